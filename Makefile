@@ -1,0 +1,119 @@
+# k0s. Say `make help`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# One set of flags for building, vetting, testing and linting: so each package of
+# Kubernetes is compiled once and not once per purpose. No cgo: the result runs anywhere.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false -tags=no_btrfs,no_devmapper,no_zfs,providerless,netgo,osusergo
+export GOTOOLCHAIN := local
+
+include embedded-bins/build.mk
+
+##@ Building
+
+.PHONY: build
+build: build/k0s ## build the k0s executable, everything included: build/k0s
+
+# Commits, not the clock, date a build, so that two builds of one commit are equal.
+COMMIT      := $(shell git rev-parse --verify --quiet HEAD 2>/dev/null || echo unknown)
+COMMIT_TIME := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+BUILD_DATE  := $(shell date -u -d @$(or $(COMMIT_TIME),0) +%Y-%m-%dT%H:%M:%SZ)
+KUBERNETES  := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2 }' go.mod)
+VERSION     := $(shell git describe --tags --match 'v*' 2>/dev/null || echo $(KUBERNETES)+k0s.0)
+
+kubernetes_version = -X $(1).gitVersion=$(KUBERNETES)+k0s -X $(1).gitMajor=$(word 1,$(subst ., ,$(KUBERNETES:v%=%))) \
+	-X $(1).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES))) -X $(1).gitCommit=$(COMMIT) \
+	-X $(1).gitTreeState=clean -X $(1).buildDate=$(BUILD_DATE)
+
+LDFLAGS = -s -w -buildid= \
+	-X k0s.io/k0s/internal/version.version=$(VERSION) -X k0s.io/k0s/internal/version.commit=$(COMMIT) \
+	$(call kubernetes_version,k8s.io/component-base/version) $(call kubernetes_version,k8s.io/client-go/pkg/version)
+
+# Whether anything is to be done, Go knows best.
+.PHONY: build/k0s
+build/k0s: embedded-bins/assets/index.json
+	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/k0s
+
+.PHONY: embedded-bins
+embedded-bins: embedded-bins/assets/index.json ## build only what k0s carries: helper programs and images
+
+# The programs that k0s contains, as tools/notices wants them: folder:cgo:tags:package.
+CONTAINED := .:0:no_btrfs,no_devmapper,no_zfs,providerless,netgo,osusergo:./cmd/k0s \
+	embedded-bins/runc:1:seccomp,netgo,osusergo,urfave_cli_no_docs:github.com/opencontainers/runc \
+	embedded-bins/containerd-shim-runc-v2:0:no_grpc,grpcnotrace:github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
+	embedded-bins/cni:0::tool \
+	embedded-bins/images/coredns:0:grpcnotrace:. \
+	embedded-bins/images/metrics-server:0:grpcnotrace:sigs.k8s.io/metrics-server/cmd/metrics-server
+
+write_notices = go -C tools build -o ../build/notices ./notices && GOFLAGS=-trimpath build/notices -packages $(E)/pf/packages.tsv -copyright $(E)/pf/copyright
+
+.PHONY: notices
+notices: $(P)/pf.json ## write THIRD_PARTY_NOTICES.md anew, and the full texts to build/
+	$(write_notices) -table THIRD_PARTY_NOTICES.md -text build/THIRD_PARTY_NOTICES.txt $(CONTAINED)
+
+.PHONY: run
+run: build/k0s ## start a cluster of one node on this host, in a test host of its own; Ctrl-C ends it
+	hack/run
+
+.PHONY: clean
+clean: ## remove everything that was built (Go's caches stay)
+	rm -rf build
+	find embedded-bins/assets -type f ! -name README -delete
+
+##@ Checking
+
+# SCENARIOS chooses folders of inttest, by default all: make inttest SCENARIOS='smoke upgrade'
+SCENARIOS ?= ...
+TIMEOUT   ?= 25m
+
+.PHONY: test
+test: unit inttest ## run all tests: unit, then the scenarios on test hosts
+
+.PHONY: unit
+unit: ## run the unit tests and go vet; needs neither root nor build/k0s
+	go vet ./...
+	go test $$(go list ./... | grep -v /inttest)
+
+.PHONY: inttest
+inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' chooses some
+	go test -count=1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
+
+.PHONY: bench
+bench: build/k0s ## measure size, start-up, memory and CPU, as a table and as JSON
+	go run ./inttest/bench
+
+# Tools have a module of their own, so that they cannot move the versions of ours.
+GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: lint
+lint: verify-lint-rules ## find fault with the code; `make fix` mends what can be mended
+	$(GOLANGCI) run
+	@# Programs of the build, which are in modules of their own.
+	cd tools && go vet ./...
+	cd embedded-bins/cni && $(GO_OTHER) vet ./...
+	cd embedded-bins/images/coredns && $(GO_OTHER) vet ./...
+
+.PHONY: verify-lint-rules
+verify-lint-rules: ## check that make lint refuses what the house rules forbid
+	@found=$$($(GOLANGCI) run ./.ci/lint-fixture 2>&1 || true); \
+	for rule in 'k8s.io/kubernetes/pkg/util/slice.*(depguard)' 'os.Exit.*(forbidigo)' 'time.Sleep.*(forbidigo)'; do \
+		grep -q "$$rule" <<<"$$found" || { echo "lint lets pass what should give $$rule:"; echo "$$found"; exit 1; }; \
+	done; echo 'make lint refuses forbidden imports and calls.'
+
+.PHONY: verify-notices
+verify-notices: $(P)/pf.json ## check that THIRD_PARTY_NOTICES.md lists what k0s contains; `make notices` mends it
+	$(write_notices) -table build/THIRD_PARTY_NOTICES.md $(CONTAINED)
+	@diff -u THIRD_PARTY_NOTICES.md build/THIRD_PARTY_NOTICES.md || { echo "Dependencies have changed: run 'make notices'."; exit 1; }
+
+.PHONY: fix
+fix: ## mend what `make lint` finds, where a program can
+	$(GOLANGCI) run --fix
+
+.PHONY: help
+help: ## this
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile embedded-bins/build.mk

@@ -1,0 +1,288 @@
+// Package controller is the command `k0s controller`.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"k0s.io/k0s/cmd/internal/cli"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/controlplane"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
+	"k0s.io/k0s/internal/instance"
+	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/node"
+	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/internal/status"
+	"k0s.io/k0s/internal/version"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// stopTimeout bounds the stop of everything.
+const stopTimeout = 60 * time.Second
+
+// flags of the command, beside the common ones.
+type flags struct {
+	cli.Flags
+	config            string
+	single            bool
+	enableWorker      bool
+	noTaints          bool
+	disableComponents []string
+	logging           map[string]string
+	labels            map[string]string
+	taints            []string
+	kubeletRoot       string
+	kubeletArgs       string
+	managerArgs       string
+	cloudProvider     bool
+	ignorePreflight   bool
+}
+
+// Command returns `k0s controller`.
+func Command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:     "controller",
+		Aliases: []string{"server"},
+		Short:   "Run a controller: the control plane, with --single or --enable-worker a node, too",
+		Example: "  k0s controller --single\n  k0s controller --config /etc/k0s/k0s.yaml --enable-worker",
+		Args:    cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer cancel()
+			return run(ctx, f, cmd)
+		},
+	}
+	f.AddTo(cmd.Flags())
+	fs := cmd.Flags()
+	fs.StringVarP(&f.config, "config", "c", "", "k0s.yaml, or - for standard input (default /etc/k0s/k0s.yaml, if it is there)")
+	fs.BoolVar(&f.single, "single", false, "be a cluster of one node: control plane and worker, nobody joins")
+	fs.BoolVar(&f.enableWorker, "enable-worker", false, "be a node of the cluster, too")
+	fs.BoolVar(&f.noTaints, "no-taints", false, "with --enable-worker: let any pod run here")
+	fs.StringSliceVar(&f.disableComponents, "disable-components", nil, "leave these out: "+strings.Join(disableable(), ", "))
+	fs.StringToStringVarP(&f.logging, "logging", "l", cli.DefaultLogLevels(), "log level of each program, merged onto the defaults")
+	fs.StringToStringVar(&f.labels, "labels", nil, "labels the node registers with")
+	fs.StringSliceVar(&f.taints, "taints", nil, "taints the node registers with: KEY[=VALUE]:EFFECT")
+	fs.StringVar(&f.kubeletRoot, "kubelet-root-dir", "", "the kubelet's state (default <data-dir>/kubelet)")
+	fs.StringVar(&f.kubeletArgs, "kubelet-extra-args", "", "flags that override the kubelet's, as one string")
+	fs.StringVar(&f.managerArgs, "kube-controller-manager-extra-args", "", "flags that override the controller manager's, as one string")
+	fs.BoolVar(&f.cloudProvider, "enable-cloud-provider", false, "leave initialising the node to an external cloud provider")
+	fs.BoolVar(&f.ignorePreflight, "ignore-pre-flight-checks", false, "start even if a check of the host fails")
+	return cmd
+}
+
+func run(ctx context.Context, f flags, cmd *cobra.Command) error {
+	begin := time.Now()
+	if os.Geteuid() != 0 {
+		return errors.New("k0s controller must run as root: use sudo")
+	}
+	log := f.Logger(cmd.OutOrStdout(), true)
+	f.ServeProfiles(log)
+
+	plan, err := f.plan(cmd, log)
+	if err != nil {
+		return err
+	}
+	layout := plan.controller.Layout
+	socket := f.Socket(layout)
+	lock, err := instance.Acquire(layout, identity.Controller, socket)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			log.Warn("Cannot give up the lock", "error", err)
+		}
+	}()
+	// Children of a supervisor that was killed die with it, but not before it.
+	if err := process.EndAll(layout.RunDir); err != nil {
+		return err
+	}
+	if err := preflight(plan); err != nil {
+		if !f.ignorePreflight {
+			return fmt.Errorf("this host is not fit to run k0s: %w (--ignore-pre-flight-checks starts it all the same)", err)
+		}
+		log.Warn("Starting although this host is not fit to run k0s", "error", err)
+	}
+	id, err := identity.Found(layout.DataDir, plan.controller.NodeName, exists(layout.Etcd("member")))
+	if err != nil {
+		return err
+	}
+	plan.controller.MemberName = id.MemberName
+	if plan.node.Journal, err = journal.Open(layout.Journal()); err != nil {
+		return err
+	}
+
+	engine, err := component.NewEngine(plan.components(id), log)
+	if err != nil {
+		return err
+	}
+	warnings := plan.controller.Config.Warnings()
+	for _, warning := range warnings {
+		log.Warn("Configuration", "warning", warning)
+	}
+	if adapted := host.Warnings(); len(adapted) > 0 && plan.workloads {
+		log.Warn("This host is not perfect, k0s adapts to it", "because", strings.Join(adapted, "; "))
+		warnings = append(warnings, adapted...)
+	}
+	current := func() status.Status {
+		s := status.Status{
+			Version: version.String(), Pid: os.Getpid(), PPid: os.Getppid(), Role: identity.Controller,
+			Workloads: plan.workloads, SingleNode: f.single, Args: os.Args, DataDir: layout.DataDir,
+			ClusterID: id.ClusterID, Started: begin, Warnings: warnings, Components: engine.Status(),
+		}
+		s.Ready = !component.AnyNot(s.Components, component.Ready)
+		return s
+	}
+	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStatus()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := status.Serve(statusCtx, socket, current); err != nil {
+			log.Error("Cannot answer k0s status", "error", err)
+		}
+	}()
+	log.Info("Starting k0s", "version", version.String(), "cluster", id.ClusterID, "node", plan.controller.NodeName,
+		"address", plan.controller.Config.Spec.API.Address, "data-dir", layout.DataDir)
+	go func() {
+		select {
+		case <-engine.Ready():
+			log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
+		case <-ctx.Done():
+		}
+	}()
+	err = engine.Run(ctx, stopTimeout)
+	stopStatus()
+	<-served
+	log.Info("k0s has stopped")
+	return err
+}
+
+// plan is what is to be run.
+type plan struct {
+	controller controlplane.Options
+	node       node.Options
+	workloads  bool
+	without    []string // components to leave out
+}
+
+// plan turns flags and configuration into what is to be run, refusing what makes no sense before
+// anything is touched.
+func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
+	config, err := v1beta1.Load(f.config, cmd.InOrStdin())
+	if err != nil {
+		return nil, err
+	}
+	address, err := host.PrimaryAddress()
+	if err != nil {
+		return nil, err
+	}
+	if err := config.Complete(address.String()); err != nil {
+		return nil, err
+	}
+	layout, err := host.NewLayout(f.DataDir, f.kubeletRoot)
+	if err != nil {
+		return nil, err
+	}
+	nodeName, err := host.NodeName()
+	if err != nil {
+		return nil, err
+	}
+	levels, err := cli.LogLevels(f.logging)
+	if err != nil {
+		return nil, err
+	}
+	kubeletArgs, err := cli.ExtraArgs("--kubelet-extra-args", f.kubeletArgs)
+	if err != nil {
+		return nil, err
+	}
+	if name := kubeletArgs["hostname-override"]; name != "" {
+		nodeName = strings.ToLower(name)
+	}
+	managerArgs, err := cli.ExtraArgs("--kube-controller-manager-extra-args", f.managerArgs)
+	if err != nil {
+		return nil, err
+	}
+	taints := f.taints
+	workloads := f.single || f.enableWorker
+	if workloads && !f.single && !f.noTaints {
+		taints = append(taints, "node-role.kubernetes.io/control-plane:NoSchedule")
+	}
+	if err := node.CheckTaints(taints); err != nil {
+		return nil, err
+	}
+	labels := map[string]string{controlplane.RoleLabel: "control-plane"}
+	for key, value := range f.labels {
+		labels[key] = value
+	}
+	without, stacks, err := disabled(f.disableComponents, config, log)
+	if err != nil {
+		return nil, err
+	}
+	return &plan{
+		workloads: workloads,
+		without:   without,
+		controller: controlplane.Options{
+			NodeName: nodeName, Config: config, Layout: layout, LogLevels: levels, Alone: f.single,
+			ControllerManagerArgs: managerArgs, DisabledStacks: stacks, Log: log,
+		},
+		node: node.Options{
+			NodeName: nodeName, Address: config.Spec.API.Address, Config: config, Layout: layout, Labels: labels, Taints: taints,
+			KubeletArgs: kubeletArgs, CloudProvider: f.cloudProvider, LogLevels: levels, Log: log,
+		},
+	}, nil
+}
+
+// components is all that this controller consists of.
+func (p *plan) components(id *identity.Identity) component.Set {
+	set := controlplane.Controller(p.controller)
+	set = append(set, component.Component{
+		// Only now that the store answers does this node belong to a cluster.
+		Name: "identity", Start: func(context.Context) error { return id.SetMember() },
+	}.Needs("etcd"))
+	if p.workloads {
+		set = append(set, controlplane.NodeCredentials(p.controller).Needs("certificates"))
+		set = append(set, node.Worker(p.node, "node-credentials", "kube-apiserver")...)
+	}
+	return set.Without(p.without...)
+}
+
+// preflight checks what would otherwise fail half-way.
+func preflight(p *plan) error {
+	layout := p.controller.Layout
+	const firstStart, laterStart = 400 << 20, 32 << 20
+	needed := uint64(laterStart)
+	if !exists(layout.Bin("runc")) {
+		needed = firstStart
+	}
+	errs := []error{host.FreeSpace(layout.DataDir, needed)}
+	ports := controlplane.Ports(p.controller.Config)
+	if p.workloads {
+		ports = append(ports, node.Ports(p.controller.Config)...)
+		if _, err := host.CgroupVersion(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, port := range ports {
+		errs = append(errs, host.FreeAddress(port.String(), port.Usage))
+	}
+	return errors.Join(errs...)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(filepath.Clean(path))
+	return err == nil
+}

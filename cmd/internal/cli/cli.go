@@ -1,0 +1,148 @@
+// Package cli has what the commands share: flags, logging, and finding the k0s that runs.
+package cli
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	_ "net/http/pprof" // served with --debug only
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-shellwords"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/instance"
+)
+
+// Flags are common to all commands that deal with a k0s on this host.
+type Flags struct {
+	DataDir      string
+	StatusSocket string
+	Verbose      bool
+	Debug        bool
+	DebugListen  string
+}
+
+// AddTo registers the flags.
+func (f *Flags) AddTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.DataDir, "data-dir", "", "where k0s keeps its data; must not change later (default: that of the running k0s, else "+host.DefaultDataDir+")")
+	flags.StringVar(&f.StatusSocket, "status-socket", "", "where k0s answers `k0s status` (default "+host.DefaultRunDir+"/status.sock)")
+	flags.BoolVarP(&f.Verbose, "verbose", "v", false, "say more")
+	flags.BoolVarP(&f.Debug, "debug", "d", false, "say everything, and serve profiles on --debugListenOn")
+	flags.StringVar(&f.DebugListen, "debugListenOn", "127.0.0.1:6060", "address of the profiles served with --debug; they are not guarded")
+}
+
+// Layout says where the files are: as asked, else as the running k0s has it.
+func (f *Flags) Layout() (host.Layout, error) {
+	layout, err := host.NewLayout(f.DataDir, "")
+	if err != nil || f.DataDir != "" {
+		return layout, err
+	}
+	running, err := instance.Running(layout)
+	if err != nil || running == nil {
+		return layout, err
+	}
+	if f.StatusSocket == "" {
+		f.StatusSocket = running.StatusSocket
+	}
+	return host.NewLayout(running.DataDir, running.KubeletRoot)
+}
+
+// Socket is where the status is asked for.
+func (f *Flags) Socket(l host.Layout) string {
+	if f.StatusSocket != "" {
+		return f.StatusSocket
+	}
+	return l.StatusSocket()
+}
+
+// Logger writes to w: warnings, with --verbose (or when always is set) information, with --debug
+// everything.
+func (f *Flags) Logger(w io.Writer, always bool) *slog.Logger {
+	level := slog.LevelWarn
+	if f.Verbose || always {
+		level = slog.LevelInfo
+	}
+	if f.Debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			a.Value = slog.StringValue(a.Value.Time().Format("2006-01-02 15:04:05.000"))
+		}
+		return a
+	}}))
+}
+
+// ServeProfiles serves pprof when --debug is given.
+func (f *Flags) ServeProfiles(log *slog.Logger) {
+	if !f.Debug {
+		return
+	}
+	server := &http.Server{Addr: f.DebugListen, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		log.Debug("Serving profiles", "address", f.DebugListen)
+		log.Warn("Profiles are not served any more", "error", server.ListenAndServe())
+	}()
+}
+
+// DefaultLogLevels of the programs. From 1 on, those of Kubernetes print every flag they have.
+func DefaultLogLevels() map[string]string {
+	return map[string]string{
+		"containerd": "info", "etcd": "info", "konnectivity-server": "0", "konnectivity-agent": "0",
+		"kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0", "kubelet": "0", "kube-proxy": "0",
+	}
+}
+
+// LogLevels merges what was given as --logging onto the defaults.
+func LogLevels(given map[string]string) (map[string]string, error) {
+	levels := DefaultLogLevels()
+	for program, level := range given {
+		if _, ok := levels[program]; !ok {
+			return nil, fmt.Errorf("--logging: there is no program %q; there are: %s", program, strings.Join(slices.Sorted(maps.Keys(levels)), ", "))
+		}
+		levels[program] = level
+	}
+	return levels, nil
+}
+
+// ExtraArgs reads a string of flags, split as a shell would: "--a=b --c 'd e' --f" is a=b, c=d e,
+// f=true.
+func ExtraArgs(flag, value string) (map[string]string, error) {
+	words, err := shellwords.Parse(value)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot split %q: %w", flag, value, err)
+	}
+	args := map[string]string{}
+	for i := 0; i < len(words); i++ {
+		name, isFlag := strings.CutPrefix(words[i], "--")
+		if !isFlag || name == "" {
+			return nil, fmt.Errorf("%s: %q is not a flag: want --NAME=VALUE", flag, words[i])
+		}
+		name, val, hasValue := strings.Cut(name, "=")
+		switch {
+		case hasValue:
+		case i+1 < len(words) && !strings.HasPrefix(words[i+1], "-"):
+			i++
+			val = words[i]
+		default:
+			val = "true"
+		}
+		args[name] = val
+	}
+	return args, nil
+}
+
+// NoArgs refuses positional arguments with one sentence.
+func NoArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+#!/bin/bash
+# need.sh PACKAGE…: installs what is missing of these Debian packages.
+set -euo pipefail
+
+missing=()
+for package in "$@"; do
+	# By a file each, so that a host without dpkg can have them under another name.
+	case $package in
+	gcc) command -v gcc >/dev/null && command -v readelf >/dev/null || missing+=(gcc) ;;
+	libc6-dev) [ -e /usr/include/stdio.h ] || missing+=(libc6-dev) ;;
+	libseccomp-dev) command -v pkg-config >/dev/null && pkg-config --exists libseccomp || missing+=(libseccomp-dev) ;;
+	musl-tools) command -v musl-gcc >/dev/null || missing+=(musl-tools) ;;
+	dpkg) command -v dpkg-deb >/dev/null || missing+=(dpkg) ;;
+	*) command -v "$package" >/dev/null || missing+=("$package") ;;
+	esac
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "This build needs what Debian calls: ${missing[*]}. There is no apt-get here: install them by hand and run make again." >&2
+	exit 1
+fi
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || {
+		echo "This build needs the packages ${missing[*]}: run 'apt-get install ${missing[*]}' as root, then make again." >&2
+		exit 1
+	}
+	sudo=sudo
+fi
+echo "This build needs Debian packages which are missing here: ${missing[*]}. Installing them with apt-get." >&2
+export DEBIAN_FRONTEND=noninteractive
+install() { $sudo apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null; }
+# The lists of packages may be missing or too old to be of use.
+install 2>/dev/null || { $sudo apt-get -qq update && install; } || {
+	echo "apt-get could not install ${missing[*]}: see above. Install them by hand and run make again." >&2
+	exit 1
+}

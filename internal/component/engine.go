@@ -1,0 +1,215 @@
+package component
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// State of a component, as shown by `k0s status`.
+type State string
+
+// The states a component goes through.
+const (
+	Waiting  State = "waiting"  // for its needs
+	Starting State = "starting" // started, not ready yet
+	Ready    State = "ready"
+	Failed   State = "failed"
+	// Restarting is a component whose child has ended and is about to be started again.
+	Restarting State = "restarting"
+	Stopping   State = "stopping"
+	Stopped    State = "stopped"
+)
+
+// Status is what the engine knows of one component. Durations count from the engine's start.
+type Status struct {
+	Name      string        `json:"name"`
+	State     State         `json:"state"`
+	Needs     []string      `json:"needs,omitempty"`
+	StartedAt time.Duration `json:"startedAt,omitempty"`
+	ReadyAt   time.Duration `json:"readyAt,omitempty"`
+	// WaitedFor is the need that became ready last, i.e. what start-up waited for.
+	WaitedFor string `json:"waitedFor,omitempty"`
+	Error     string `json:"error,omitempty"`
+
+	Process *Process `json:"process,omitempty"`
+}
+
+// Engine runs one Set, once.
+type Engine struct {
+	set   Set
+	log   *slog.Logger
+	begin time.Time
+	ready chan struct{} // closed when every component is ready
+
+	mu     sync.Mutex
+	status map[string]*Status
+}
+
+// NewEngine returns an engine for set, or why the set could never start.
+func NewEngine(set Set, log *slog.Logger) (*Engine, error) {
+	if err := set.check(); err != nil {
+		return nil, err
+	}
+	e := &Engine{set: set, log: log, begin: time.Now(), ready: make(chan struct{}), status: map[string]*Status{}}
+	for _, c := range set {
+		e.status[c.Name] = &Status{Name: c.Name, State: Waiting, Needs: c.needs}
+	}
+	return e, nil
+}
+
+// Ready is closed once every component is ready.
+func (e *Engine) Ready() <-chan struct{} { return e.ready }
+
+// Status returns the components' states in the order of the set.
+func (e *Engine) Status() []Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make([]Status, 0, len(e.set))
+	for _, c := range e.set {
+		s := *e.status[c.Name]
+		if c.Process != nil && (s.State == Ready || s.State == Starting) {
+			p := c.Process()
+			s.Process = &p
+			if p.PID == 0 {
+				s.State = Restarting
+			}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// Run starts the set, keeps it until ctx ends, and stops it. When a component cannot be started,
+// what was started is stopped again and the reason returned. stopTimeout bounds the whole stop.
+func (e *Engine) Run(ctx context.Context, stopTimeout time.Duration) error {
+	err := e.start(ctx)
+	if err == nil {
+		<-ctx.Done()
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return errors.Join(err, e.stop(stopCtx))
+}
+
+// start returns nil when all is ready or ctx has ended, else the first failure.
+func (e *Engine) start(ctx context.Context) error {
+	startCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	readies := map[string]chan struct{}{}
+	for _, c := range e.set {
+		readies[c.Name] = make(chan struct{})
+	}
+	var wg sync.WaitGroup
+	for _, c := range e.set {
+		wg.Go(func() {
+			if err := e.startOne(startCtx, c, readies); err != nil && startCtx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", c.Name, err))
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil // asked to stop while starting: not a failure
+	}
+	if err := context.Cause(startCtx); err != nil {
+		return err
+	}
+	close(e.ready)
+	return nil
+}
+
+func (e *Engine) startOne(ctx context.Context, c Component, readies map[string]chan struct{}) error {
+	var last string
+	for _, need := range c.needs {
+		select {
+		case <-readies[need]:
+		default:
+			last = need
+			select {
+			case <-readies[need]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e.update(c.Name, func(s *Status) { s.State, s.StartedAt, s.WaitedFor = Starting, time.Since(e.begin), last })
+	for _, step := range []func(context.Context) error{c.Start, c.Ready} {
+		if step == nil {
+			continue
+		}
+		if err := step(ctx); err != nil {
+			if ctx.Err() == nil {
+				e.update(c.Name, func(s *Status) { s.State, s.Error = Failed, err.Error() })
+			}
+			return err
+		}
+	}
+	e.update(c.Name, func(s *Status) { s.State, s.ReadyAt = Ready, time.Since(e.begin) })
+	e.log.Debug("Component is ready", "component", c.Name, "after", time.Since(e.begin).Round(time.Millisecond))
+	close(readies[c.Name])
+	return nil
+}
+
+// stop stops every component that was started as soon as all that need it have stopped.
+func (e *Engine) stop(ctx context.Context) error {
+	stopped := map[string]chan struct{}{}
+	dependants := map[string][]string{}
+	for _, c := range e.set {
+		stopped[c.Name] = make(chan struct{})
+		for _, need := range c.needs {
+			dependants[need] = append(dependants[need], c.Name)
+		}
+	}
+	errs := make([]error, len(e.set))
+	var wg sync.WaitGroup
+	for i, c := range e.set {
+		wg.Go(func() {
+			defer close(stopped[c.Name])
+			for _, d := range dependants[c.Name] {
+				<-stopped[d]
+			}
+			if !e.wasStarted(c.Name) {
+				return
+			}
+			begin := time.Now()
+			if c.Stop != nil {
+				if err := c.Stop(ctx); err != nil {
+					errs[i] = fmt.Errorf("stopping %s: %w", c.Name, err)
+				}
+			}
+			e.update(c.Name, func(s *Status) { s.State = Stopped })
+			e.log.Debug("Component has stopped", "component", c.Name, "took", time.Since(begin).Round(time.Millisecond))
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (e *Engine) wasStarted(name string) bool {
+	started := false
+	e.update(name, func(s *Status) {
+		if started = s.State != Waiting; started {
+			s.State = Stopping
+		}
+	})
+	return started
+}
+
+func (e *Engine) update(name string, change func(*Status)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change(e.status[name])
+}
+
+// AnyNot tells whether any component is in another state than state.
+func AnyNot(all []Status, state State) bool {
+	return slices.ContainsFunc(all, func(s Status) bool { return s.State != state })
+}

@@ -1,0 +1,100 @@
+// Package controlplane holds the components of a controller.
+package controlplane
+
+import (
+	"context"
+	"log/slog"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// Options say what a controller is to be.
+type Options struct {
+	// NodeName is this machine's name.
+	NodeName string
+	// MemberName is this controller's name among etcd's members.
+	MemberName string
+	Config     *v1beta1.ClusterConfig
+	Layout     host.Layout
+	// LogLevels of the programs, by name, as each understands them.
+	LogLevels map[string]string
+	// Alone: this is the only controller there is; nothing needs to be elected.
+	Alone bool
+	// ControllerManagerArgs come before spec.controllerManager.extraArgs.
+	ControllerManagerArgs map[string]string
+	// DisabledStacks are those of our own stacks that the cluster is not to have.
+	DisabledStacks []string
+	Log            *slog.Logger
+}
+
+// Controller is what a controller consists of.
+func Controller(o Options) component.Set {
+	return component.Set{
+		certificates(o),
+		etcd(o).Needs("certificates"),
+		apiServer(o).Needs("certificates", name.Etcd),
+		controllerManager(o).Needs(name.KubeAPIServer),
+		scheduler(o).Needs(name.KubeAPIServer),
+		csrApprover(o).Needs(name.KubeAPIServer),
+		nodeRole(o).Needs(name.KubeAPIServer),
+		manifestDeployer(o).Needs(name.KubeAPIServer),
+	}
+}
+
+const (
+	etcdClientPort        = 2379
+	etcdPeerPort          = 2380
+	controllerManagerPort = 10257
+	schedulerPort         = 10259
+)
+
+// Ports lists what a controller listens on.
+func Ports(c *v1beta1.ClusterConfig) []host.Port {
+	api := host.Port{Number: c.Spec.API.Port, Usage: "kube-apiserver (spec.api.port)"}
+	if c.Spec.API.OnlyBindToAddress {
+		api.Address = c.Spec.API.Address
+	}
+	return []host.Port{
+		api,
+		{Address: "127.0.0.1", Number: etcdClientPort, Usage: "etcd's clients"},
+		{Address: c.Spec.Storage.Etcd.PeerAddress, Number: etcdPeerPort, Usage: "etcd's peers"},
+		{Address: "127.0.0.1", Number: controllerManagerPort, Usage: "kube-controller-manager"},
+		{Address: "127.0.0.1", Number: schedulerPort, Usage: "kube-scheduler"},
+	}
+}
+
+type check = func(context.Context) error
+
+// spec is what all of a controller's programs have in common. user is the account that the program
+// runs as; root where there is no such account.
+func (o Options) spec(program, user string, args []string) (process.Spec, error) {
+	u, err := o.lookupUser(user)
+	return process.Spec{
+		Args: args, Env: tuning(program), Dir: o.Layout.DataDir, UID: u.UID, GID: u.GID,
+		PIDFile: o.Layout.PIDFile(program), Log: o.Log.With("component", program),
+	}, err
+}
+
+func (o Options) lookupUser(name string) (host.User, error) {
+	u, ok, err := host.LookupUser(name)
+	if err == nil && !ok {
+		o.Log.Debug("No such user: its programs run as root", "user", name)
+	}
+	return u, err
+}
+
+// tuning is the environment that makes a program small: how much the Go heap may grow before it is
+// collected, as measured in docs/performance.md.
+func tuning(program string) []string {
+	switch program {
+	case name.KubeAPIServer:
+		return []string{"GOGC=40"}
+	case name.KubeControllerManager:
+		return []string{"GOGC=50"}
+	}
+	return nil
+}

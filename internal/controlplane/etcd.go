@@ -1,0 +1,50 @@
+package controlplane
+
+import (
+	"net"
+	"strconv"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/flags"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/probe"
+	"k0s.io/k0s/internal/process"
+)
+
+const etcdClientURL = "https://127.0.0.1:2379"
+
+func etcd(o Options) component.Component {
+	l := o.Layout
+	return process.Component(name.Etcd, func() (process.Spec, error) {
+		spec, err := o.spec(name.Etcd, o.Config.Spec.InstallConfig.Users.EtcdUser, etcdArgs(o))
+		if err != nil {
+			return spec, err
+		}
+		return spec, host.MakeDir(l.Etcd(), 0o700, int(spec.UID))
+	}, probe.HTTP(etcdClientURL+"/readyz", l.PKI("etcd", "ca.crt"), l.PKI("apiserver-etcd-client.crt"), l.PKI("apiserver-etcd-client.key")))
+}
+
+func etcdArgs(o Options) []string {
+	l, store := o.Layout, o.Config.Spec.Storage.Etcd
+	peer := "https://" + net.JoinHostPort(store.PeerAddress, strconv.Itoa(etcdPeerPort))
+	return flags.Compute(flags.Args{
+		"name":                        o.MemberName,
+		"data-dir":                    l.Etcd(),
+		"listen-client-urls":          etcdClientURL,
+		"advertise-client-urls":       etcdClientURL,
+		"client-cert-auth":            "true",
+		"cert-file":                   l.PKI("etcd", "server.crt"),
+		"key-file":                    l.PKI("etcd", "server.key"),
+		"trusted-ca-file":             l.PKI("etcd", "ca.crt"),
+		"listen-peer-urls":            peer,
+		"initial-advertise-peer-urls": peer,
+		"initial-cluster":             o.MemberName + "=" + peer,
+		"peer-client-cert-auth":       "true",
+		"peer-cert-file":              l.PKI("etcd", "peer.crt"),
+		"peer-key-file":               l.PKI("etcd", "peer.key"),
+		"peer-trusted-ca-file":        l.PKI("etcd", "ca.crt"),
+		"tls-min-version":             "TLS1.2",
+		"log-level":                   o.LogLevels[name.Etcd],
+	}, store.ExtraArgs, store.RawArgs)
+}

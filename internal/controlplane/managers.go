@@ -1,0 +1,80 @@
+package controlplane
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/flags"
+	"k0s.io/k0s/internal/probe"
+	"k0s.io/k0s/internal/process"
+)
+
+func controllerManager(o Options) component.Component {
+	return process.Component(name.KubeControllerManager, func() (process.Spec, error) {
+		return o.spec(name.KubeControllerManager, o.Config.Spec.InstallConfig.Users.KubeAPIServerUser, controllerManagerArgs(o))
+	}, o.healthz("ccm", controllerManagerPort))
+}
+
+func controllerManagerArgs(o Options) []string {
+	l, network := o.Layout, o.Config.Spec.Network
+	extra := maps.Clone(o.ControllerManagerArgs)
+	if extra == nil {
+		extra = map[string]string{}
+	}
+	maps.Copy(extra, o.Config.Spec.ControllerManager.ExtraArgs)
+	return flags.Compute(flags.Args{
+		"allocate-node-cidrs":              "true",
+		"authentication-kubeconfig":        l.PKI("ccm.conf"),
+		"authorization-kubeconfig":         l.PKI("ccm.conf"),
+		"bind-address":                     "127.0.0.1",
+		"client-ca-file":                   l.PKI("ca.crt"),
+		"cluster-cidr":                     network.PodCIDR,
+		"cluster-name":                     "k0s",
+		"cluster-signing-cert-file":        l.PKI("ca.crt"),
+		"cluster-signing-key-file":         l.PKI("ca.key"),
+		"controllers":                      "*,bootstrapsigner,tokencleaner",
+		"kubeconfig":                       l.PKI("ccm.conf"),
+		"leader-elect":                     strconv.FormatBool(!o.Alone),
+		"node-cidr-mask-size":              "24",
+		"profiling":                        "false",
+		"requestheader-client-ca-file":     l.PKI("front-proxy-ca.crt"),
+		"root-ca-file":                     l.PKI("ca.crt"),
+		"service-account-private-key-file": l.PKI("sa.key"),
+		"service-cluster-ip-range":         network.ServiceCIDR,
+		"terminated-pod-gc-threshold":      "12500",
+		"tls-cert-file":                    l.PKI("ccm.crt"),
+		"tls-private-key-file":             l.PKI("ccm.key"),
+		"use-service-account-credentials":  "true",
+		"v":                                o.LogLevels[name.KubeControllerManager],
+	}, extra, o.Config.Spec.ControllerManager.RawArgs)
+}
+
+func scheduler(o Options) component.Component {
+	return process.Component(name.KubeScheduler, func() (process.Spec, error) {
+		return o.spec(name.KubeScheduler, o.Config.Spec.InstallConfig.Users.KubeSchedulerUser, schedulerArgs(o))
+	}, o.healthz("scheduler", schedulerPort))
+}
+
+func schedulerArgs(o Options) []string {
+	l := o.Layout
+	return flags.Compute(flags.Args{
+		"authentication-kubeconfig": l.PKI("scheduler.conf"),
+		"authorization-kubeconfig":  l.PKI("scheduler.conf"),
+		"bind-address":              "127.0.0.1",
+		"kubeconfig":                l.PKI("scheduler.conf"),
+		"leader-elect":              strconv.FormatBool(!o.Alone),
+		"profiling":                 "false",
+		"tls-cert-file":             l.PKI("scheduler.crt"),
+		"tls-private-key-file":      l.PKI("scheduler.key"),
+		"v":                         o.LogLevels[name.KubeScheduler],
+	}, o.Config.Spec.Scheduler.ExtraArgs, o.Config.Spec.Scheduler.RawArgs)
+}
+
+// healthz checks a program that serves on loopback with the certificate cert.
+func (o Options) healthz(cert string, port int) check {
+	l := o.Layout
+	return probe.HTTP(fmt.Sprintf("https://127.0.0.1:%d/healthz", port), l.PKI("ca.crt"), l.PKI(cert+".crt"), l.PKI(cert+".key"))
+}

@@ -1,0 +1,41 @@
+package controlplane
+
+import (
+	"context"
+
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/manifests"
+)
+
+// manifestDeployer applies our own stacks and the user's.
+func manifestDeployer(o Options) component.Component {
+	log := o.Log.With("component", "manifests")
+	return component.Background("manifests", func(ctx context.Context) error {
+		config, err := o.adminConfig()
+		if err != nil {
+			return err
+		}
+		own, err := manifests.Render(stackParams(o, host.Nameservers(host.ResolvConf())))
+		if err != nil {
+			return err
+		}
+		return manifests.New(manifests.Options{Config: config, Dir: o.Layout.Manifests(), Own: own, Logger: log}).Run(ctx)
+	}, log)
+}
+
+// stackParams fills our own stacks in; nameservers are those of the host.
+func stackParams(o Options, nameservers []string) manifests.Params {
+	spec := o.Config.Spec
+	p := manifests.DefaultParams()
+	p.ClusterDomain = spec.Network.ClusterDomain
+	p.DNSIP = spec.Network.DNSAddress().String()
+	p.CoreDNSImage = spec.Images.CoreDNS.String()
+	p.MetricsServerImage = spec.Images.MetricsServer.String()
+	p.PullPolicy = string(spec.Images.DefaultPullPolicy)
+	p.Disabled = o.DisabledStacks
+	if len(nameservers) == 0 {
+		p.DNSUpstreams = nil
+	}
+	return p
+}

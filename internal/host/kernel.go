@@ -1,0 +1,108 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// CgroupVersion is 2 where cgroup v2 is mounted on /sys/fs/cgroup, else 1.
+func CgroupVersion() (int, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil {
+		return 0, fmt.Errorf("no cgroups are mounted on /sys/fs/cgroup: %w", err)
+	}
+	if st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return 2, nil
+	}
+	return 1, nil
+}
+
+// HasSystemd tells whether systemd is the init system (see sd_booted(3)).
+func HasSystemd() bool {
+	st, err := os.Stat("/run/systemd/system")
+	return err == nil && st.IsDir()
+}
+
+// HasCapability tells whether this process has capability c (a number from linux/capability.h).
+func HasCapability(c int) bool {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		var effective uint64
+		if n, _ := fmt.Sscanf(line, "CapEff: %x", &effective); n == 1 {
+			return effective&(1<<c) != 0
+		}
+	}
+	return false
+}
+
+// ResolvConf is the resolver configuration that pods are to inherit: the real one behind
+// systemd-resolved's stub, where that is in use.
+func ResolvConf() string {
+	const plain, behindStub = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
+	if servers := Nameservers(plain); len(servers) == 1 && servers[0] == "127.0.0.53" {
+		if _, err := os.Stat(behindStub); err == nil {
+			return behindStub
+		}
+	}
+	return plain
+}
+
+// Nameservers lists the servers named in a resolv.conf; none when it cannot be read.
+func Nameservers(path string) []string {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	var servers []string
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "nameserver" {
+			servers = append(servers, fields[1])
+		}
+	}
+	return servers
+}
+
+// Sysctl is a kernel setting by its path below /proc/sys.
+type Sysctl struct{ Path, Value string }
+
+// NodeSysctls are the settings that a node's pod network relies on.
+func NodeSysctls() []Sysctl {
+	return []Sysctl{
+		{"net/ipv4/ip_forward", "1"},
+		{"net/ipv6/conf/all/forwarding", "1"},
+		{"net/bridge/bridge-nf-call-iptables", "1"},
+		{"net/bridge/bridge-nf-call-ip6tables", "1"},
+	}
+}
+
+// Get reads the present value. A setting that this kernel does not have gives fs.ErrNotExist.
+func (s Sysctl) Get() (string, error) {
+	content, err := os.ReadFile(filepath.Join("/proc/sys", s.Path))
+	return strings.TrimSpace(string(content)), err
+}
+
+// Set puts the value in force.
+func (s Sysctl) Set() error {
+	if err := os.WriteFile(filepath.Join("/proc/sys", s.Path), []byte(s.Value), 0o644); err != nil {
+		return fmt.Errorf("setting %s to %s: %w", s.Path, s.Value, err)
+	}
+	return nil
+}
+
+// LoadModule loads a kernel module unless /proc/sys or /sys shows that it is there already; probe is
+// a path that exists when it is. It is no error when the kernel has no modules at all.
+func LoadModule(name, probe string, modprobe func(name string) error) error {
+	if _, err := os.Stat(probe); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return modprobe(name)
+}

@@ -1,0 +1,49 @@
+package identity
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFound(t *testing.T) {
+	dir := t.TempDir()
+	first, err := Found(dir, "a", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Found(dir, "renamed", false) // founding was interrupted
+	if err != nil || again.ClusterID != first.ClusterID || again.MemberName != "a" {
+		t.Fatalf("got %+v, %v", again, err)
+	}
+	if err := again.SetMember(); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := Found(dir, "a", true); err != nil || id.State != Member || id.ClusterID != first.ClusterID {
+		t.Errorf("got %+v, %v", id, err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		name, file  string
+		storeExists bool
+		want        string
+	}{
+		{"data without identity", "", true, "is missing"},
+		{"member without data", `{"clusterID":"c","role":"controller","state":"member"}`, false, "its etcd data is gone"},
+		{"another role", `{"clusterID":"c","role":"worker","state":"member"}`, true, "worker of cluster c"},
+		{"damaged", `{`, true, "damaged"},
+	} {
+		dir := t.TempDir()
+		if tc.file != "" {
+			if err := os.WriteFile(filepath.Join(dir, "identity.json"), []byte(tc.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Found(dir, "a", tc.storeExists); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v", tc.name, err)
+		}
+	}
+}

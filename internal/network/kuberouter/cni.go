@@ -1,0 +1,122 @@
+// Package kuberouter is the built-in network provider. So far it connects the pods of one node: a
+// bridge with addresses from the node's pod CIDR, and source NAT for what leaves the pod network.
+package kuberouter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+
+	"k0s.io/k0s/internal/journal"
+)
+
+const (
+	// Bridge connects the pods of a node.
+	Bridge = "kube-bridge"
+	// CNIConfig is where the container runtime finds the network.
+	CNIConfig = "/etc/cni/net.d/10-kuberouter.conflist"
+)
+
+// Network is what a node's pod network depends on.
+type Network struct {
+	// PodCIDR is this node's share of ClusterCIDR.
+	PodCIDR, ClusterCIDR netip.Prefix
+	// MTU of the pods' interfaces; 0 is the kernel's default.
+	MTU int
+	// Hairpin lets a pod reach itself through its own service.
+	Hairpin bool
+	// Masquerade hides pods also from pods of other nodes (spec.network.kuberouter.ipMasq).
+	Masquerade bool
+	// IPAMDir keeps the addresses handed out. It is best lost at a reboot, as the pods are.
+	IPAMDir string
+}
+
+// Apply makes the network: first the rules, then the configuration that tells the container runtime
+// to go on. All of it is recorded in j.
+func (n Network) Apply(j *journal.Journal) error {
+	for _, e := range []journal.Entry{
+		{Kind: journal.Link, Name: Bridge},
+		{Kind: journal.NFTTable, Name: tableFamily + " " + tableName},
+		// The portmap plugin's own tables.
+		{Kind: journal.NFTTable, Name: "ip cni_hostport"},
+		{Kind: journal.NFTTable, Name: "ip6 cni_hostport"},
+		{Kind: journal.NFTTable, Name: "inet cni_hostport"},
+	} {
+		if err := j.Add(e); err != nil {
+			return err
+		}
+	}
+	if err := n.applyEgress(); err != nil {
+		return err
+	}
+	content, err := n.cniConfig()
+	if err != nil {
+		return err
+	}
+	if err := j.MakeDir(filepath.Dir(CNIConfig)); err != nil {
+		return err
+	}
+	if present, err := os.ReadFile(CNIConfig); err == nil && string(present) == string(content) {
+		return nil
+	}
+	if err := j.Add(journal.Entry{Kind: journal.File, Name: CNIConfig}); err != nil {
+		return err
+	}
+	tmp := filepath.Join(filepath.Dir(CNIConfig), ".10-kuberouter.new")
+	defer os.Remove(tmp)
+	if err := os.WriteFile(tmp, content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, CNIConfig)
+}
+
+func (n Network) cniConfig() ([]byte, error) {
+	type object = map[string]any
+	return json.MarshalIndent(object{
+		"cniVersion": "1.0.0",
+		"name":       "k0s",
+		"plugins": []object{
+			{
+				"type": "bridge", "bridge": Bridge, "isDefaultGateway": true, "hairpinMode": n.Hairpin, "mtu": n.MTU,
+				"ipMasq": n.Masquerade, "ipMasqBackend": "nftables",
+				"ipam": object{
+					"type": "host-local", "dataDir": n.IPAMDir,
+					"ranges": [][]object{{{"subnet": n.PodCIDR.String()}}},
+					"routes": []object{{"dst": "0.0.0.0/0"}},
+				},
+			},
+			{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
+		},
+	}, "", "  ")
+}
+
+// UplinkMTU is the MTU of the interface that the default route leaves by; 0 when there is none.
+func UplinkMTU() (int, error) {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return 0, fmt.Errorf("listing routes: %w", err)
+	}
+	for _, route := range routes {
+		if route.Dst != nil && !route.Dst.IP.IsUnspecified() {
+			continue
+		}
+		link, err := netlink.LinkByIndex(route.LinkIndex)
+		if err != nil {
+			return 0, fmt.Errorf("the interface of the default route: %w", err)
+		}
+		return link.Attrs().MTU, nil
+	}
+	return 0, nil
+}
+
+// ParseNode reads a node's pod CIDR.
+func ParseNode(podCIDR, clusterCIDR string) (Network, error) {
+	pod, err1 := netip.ParsePrefix(podCIDR)
+	cluster, err2 := netip.ParsePrefix(clusterCIDR)
+	return Network{PodCIDR: pod, ClusterCIDR: cluster}, errors.Join(err1, err2)
+}

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"sigs.k8s.io/yaml"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/flags"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/probe"
+	"k0s.io/k0s/internal/process"
+)
+
+// kubeletHealthz is served on loopback without TLS.
+const kubeletHealthz = "http://127.0.0.1:10248/healthz"
+
+func kubelet(o Options) component.Component {
+	return process.Component(name.Kubelet, func() (process.Spec, error) {
+		if err := prepareKubelet(o); err != nil {
+			return process.Spec{}, err
+		}
+		spec := o.spec(name.Kubelet, kubeletArgs(o))
+		spec.Env = append(spec.Env, "GOGC=50")
+		return spec, nil
+	}, probe.PlainHTTP(kubeletHealthz))
+}
+
+// prepareKubelet writes the kubelet's configuration, and down what it will leave on the host.
+func prepareKubelet(o Options) error {
+	for _, dir := range []string{o.Layout.KubeletRoot, o.kubeletPKI(), o.volumePlugins()} {
+		if err := host.MakeDir(dir, 0o755, 0); err != nil {
+			return err
+		}
+	}
+	// Paths that the kubelet and containerd have built in.
+	for _, dir := range []string{"/var/log/pods", "/var/log/containers", "/var/lib/kubelet", "/var/lib/cni"} {
+		if err := o.Journal.AddTreeUnlessThere(dir); err != nil {
+			return err
+		}
+	}
+	for _, cgroup := range []string{"kubepods", "kubepods.slice"} {
+		if err := o.Journal.Add(journal.Entry{Kind: journal.Cgroup, Name: cgroup}); err != nil {
+			return err
+		}
+	}
+	config, err := kubeletConfig(o, useSystemdCgroups(), host.ResolvConf())
+	if err != nil {
+		return err
+	}
+	content, err := yaml.Marshal(config)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.Layout.Run("kubelet"), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(o.kubeletConfigFile(), content, 0o600)
+}
+
+func (o Options) kubeletPKI() string        { return o.Layout.KubeletRoot + "/pki" }
+func (o Options) volumePlugins() string     { return o.Layout.DataDir + "/kubelet-plugins/volume/exec" }
+func (o Options) kubeletConfigFile() string { return o.Layout.Run("kubelet", "config.yaml") }
+
+func kubeletArgs(o Options) []string {
+	args := flags.Args{
+		"cert-dir":          o.kubeletPKI(),
+		"config":            o.kubeletConfigFile(),
+		"hostname-override": o.NodeName,
+		"kubeconfig":        o.Layout.KubeletConf(),
+		"node-ip":           o.Address,
+		"root-dir":          o.Layout.KubeletRoot,
+		"v":                 o.LogLevels[name.Kubelet],
+	}
+	if len(o.Labels) > 0 {
+		var labels []string
+		for _, key := range slices.Sorted(maps.Keys(o.Labels)) {
+			labels = append(labels, key+"="+o.Labels[key])
+		}
+		args["node-labels"] = strings.Join(labels, ",")
+	}
+	if o.CloudProvider {
+		args["cloud-provider"] = "external"
+	}
+	return flags.Compute(args, o.KubeletArgs, nil)
+}
+
+// kubeletConfig is what this node's kubelet is to do; the rest are the kubelet's own defaults.
+func kubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*kubeletv1beta1.KubeletConfiguration, error) {
+	taints, err := parseTaints(o.Taints)
+	if err != nil {
+		return nil, err
+	}
+	network := o.Config.Spec.Network
+	c := &kubeletv1beta1.KubeletConfiguration{
+		TypeMeta: metav1.TypeMeta{APIVersion: kubeletv1beta1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
+		Authentication: kubeletv1beta1.KubeletAuthentication{
+			Anonymous: kubeletv1beta1.KubeletAnonymousAuthentication{Enabled: new(false)},
+			Webhook:   kubeletv1beta1.KubeletWebhookAuthentication{Enabled: new(true)},
+			X509:      kubeletv1beta1.KubeletX509Authentication{ClientCAFile: o.Layout.PKI("ca.crt")},
+		},
+		Authorization:            kubeletv1beta1.KubeletAuthorization{Mode: kubeletv1beta1.KubeletAuthorizationModeWebhook},
+		CgroupDriver:             "cgroupfs",
+		ClusterDNS:               []string{network.DNSAddress().String()},
+		ClusterDomain:            network.ClusterDomain,
+		ContainerRuntimeEndpoint: "unix://" + o.Layout.ContainerdSocket(),
+		EventRecordQPS:           new(int32(0)), // no limit
+		FailCgroupV1:             new(false),
+		FailSwapOn:               new(false),
+		// kube-proxy and the pod network need none of the kubelet's own iptables chains.
+		MakeIPTablesUtilChains: new(false),
+		RegisterWithTaints:     taints,
+		ResolverConfig:         &resolvConf,
+		RotateCertificates:     true,
+		ServerTLSBootstrap:     true,
+		TLSMinVersion:          "VersionTLS12",
+		VolumePluginDir:        o.volumePlugins(),
+	}
+	if systemdCgroups {
+		c.CgroupDriver = "systemd"
+	}
+	return c, nil
+}
+
+// parseTaints reads key[=value]:effect.
+func parseTaints(taints []string) ([]corev1.Taint, error) {
+	var parsed []corev1.Taint
+	for _, taint := range taints {
+		what, effect, ok := strings.Cut(taint, ":")
+		key, value, _ := strings.Cut(what, "=")
+		switch corev1.TaintEffect(effect) {
+		case corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute:
+		default:
+			ok = false
+		}
+		if !ok || key == "" {
+			return nil, fmt.Errorf("taint %q: want KEY[=VALUE]:EFFECT, where EFFECT is NoSchedule, PreferNoSchedule or NoExecute", taint)
+		}
+		parsed = append(parsed, corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)})
+	}
+	return parsed, nil
+}
+
+// CheckTaints says what is wrong with taints as given on the command line.
+func CheckTaints(taints []string) error {
+	_, err := parseTaints(taints)
+	return err
+}

@@ -1,0 +1,36 @@
+package node
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/network/kuberouter"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// podNetwork connects this node's pods as soon as the node's pod CIDR is known.
+func podNetwork(o Options) component.Component {
+	settings := o.Config.Spec.Network.KubeRouter
+	return component.Component{Name: "pod-network", Start: func(ctx context.Context) error {
+		node, err := awaitNode(ctx, o, func(n *corev1.Node) bool { return n.Spec.PodCIDR != "" })
+		if err != nil {
+			return err
+		}
+		network, err := kuberouter.ParseNode(node.Spec.PodCIDR, o.Config.Spec.Network.PodCIDR)
+		if err != nil {
+			return err
+		}
+		network.MTU = settings.MTU
+		if settings.AutoMTU {
+			if network.MTU, err = kuberouter.UplinkMTU(); err != nil {
+				return err
+			}
+		}
+		network.Hairpin = settings.Hairpin != v1beta1.HairpinDisabled
+		network.Masquerade = settings.IPMasq
+		network.IPAMDir = o.Layout.Run("cni")
+		return network.Apply(o.Journal)
+	}}
+}

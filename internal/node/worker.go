@@ -1,0 +1,88 @@
+// Package node holds the components of a worker.
+package node
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// Options say what a worker is to be.
+type Options struct {
+	// NodeName is this machine's name as a node.
+	NodeName string
+	// Address is this machine's address as a node. Without it the kubelet asks the DNS for its own name,
+	// which takes 10 s, twice, where no DNS answers.
+	Address string
+	// Config is that of the cluster.
+	Config *v1beta1.ClusterConfig
+	Layout host.Layout
+	// Labels and Taints the node registers with.
+	Labels map[string]string
+	Taints []string
+	// KubeletArgs override the kubelet's flags.
+	KubeletArgs map[string]string
+	// CloudProvider leaves initialising the node to an external cloud provider.
+	CloudProvider bool
+	// LogLevels of the programs, by name, as each understands them.
+	LogLevels map[string]string
+	// Journal remembers what is changed on the host.
+	Journal *journal.Journal
+	Log     *slog.Logger
+}
+
+// Worker is what a worker consists of. credentials and api are the names of the components that
+// provide the kubeconfigs of kubelet and kube-proxy, and the API server they lead to.
+func Worker(o Options, credentials, api string) component.Set {
+	set := component.Set{
+		helpers(o),
+		kernel(o),
+		containerd(o).Needs("helpers"),
+		images(o).Needs(name.Containerd),
+		// Started before the API answers, the kubelet sits out time-outs of 10 s.
+		kubelet(o).Needs(credentials, "images", "kernel", api),
+		registration(o).Needs(credentials, api),
+		kubeProxy(o).Needs("helpers", "registration"),
+	}
+	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
+		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))
+	}
+	if o.Config.Spec.Network.KubeProxy.Disabled {
+		set = set.Without(name.KubeProxy)
+	}
+	return set
+}
+
+// Ports lists what a worker listens on.
+func Ports(c *v1beta1.ClusterConfig) []host.Port {
+	ports := []host.Port{
+		{Number: 10250, Usage: "the kubelet"},
+		{Address: "127.0.0.1", Number: 10248, Usage: "the kubelet's health"},
+	}
+	if proxy := c.Spec.Network.KubeProxy; !proxy.Disabled {
+		for address, usage := range map[string]string{
+			proxy.MetricsBindAddress: "kube-proxy's metrics (spec.network.kubeProxy.metricsBindAddress)",
+			proxy.HealthzBindAddress: "kube-proxy's health (spec.network.kubeProxy.healthzBindAddress)",
+		} {
+			if p, err := netip.ParseAddrPort(address); err == nil {
+				ports = append(ports, host.Port{Address: p.Addr().String(), Number: int(p.Port()), Usage: usage})
+			}
+		}
+	}
+	return ports
+}
+
+// spec is what all of a worker's programs have in common. Helpers are found before the host's
+// programs of the same name.
+func (o Options) spec(program string, args []string) process.Spec {
+	return process.Spec{
+		Args: args, Env: []string{"PATH=" + o.path()}, Dir: o.Layout.DataDir,
+		PIDFile: o.Layout.PIDFile(program), Log: o.Log.With("component", program),
+	}
+}

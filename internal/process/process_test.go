@@ -1,0 +1,202 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestParseLine(t *testing.T) {
+	for _, tc := range []struct {
+		line  string
+		level slog.Level
+		msg   string
+		ok    bool
+	}{
+		{`E1122 10:50:16.123456    1234 server.go:71] "Failed" err="x"`, slog.LevelError, `server.go:71] "Failed" err="x"`, true},
+		{`I1122 10:50:16.123456       1 main.go:1] hello`, slog.LevelInfo, `main.go:1] hello`, true},
+		{`W1122 10:50:16.123456       1 main.go:1] careful`, slog.LevelWarn, `main.go:1] careful`, true},
+		{`{"level":"warn","ts":"2026","caller":"a.go:1","msg":"slow"}`, slog.LevelWarn, `slow {"caller":"a.go:1"}`, true},
+		{`{"level":"fatal","msg":"gone"}`, slog.LevelError, "gone", true},
+		{`time="2026-11-22T10:00:00Z" level=error msg="failed" error="y"`, slog.LevelError, `msg="failed" error="y"`, true},
+		{`time="2026-11-22T10:00:00Z" level=debug msg=x`, slog.LevelDebug, `msg=x`, true},
+		{"goroutine 1 [running]:", slog.LevelInfo, "goroutine 1 [running]:", false},
+		{"{not json", slog.LevelInfo, "{not json", false},
+		{"Error: unknown flag: --x", slog.LevelInfo, "Error: unknown flag: --x", false},
+	} {
+		level, msg, ok := parseLine(tc.line)
+		if level != tc.level || msg != tc.msg || ok != tc.ok {
+			t.Errorf("%s:\ngot %v %q %v", tc.line, level, msg, ok)
+		}
+	}
+}
+
+func TestRelayKeepsSeverityOfContinuedLines(t *testing.T) {
+	var out bytes.Buffer
+	Relay(strings.NewReader("E1122 10:50:16.123456 1 a.go:1] panic\n\tgoroutine 1\n"+strings.Repeat("x", 2*maxLine)+"\nI1122 10:50:16.123456 1 a.go:2] fine\n"),
+		slog.New(slog.NewTextHandler(&out, nil)))
+	var levels []string
+	for line := range strings.Lines(out.String()) {
+		for field := range strings.FieldsSeq(line) {
+			if level, ok := strings.CutPrefix(field, "level="); ok {
+				levels = append(levels, level)
+			}
+		}
+	}
+	if got := strings.Join(levels, " "); got != "ERROR ERROR ERROR INFO" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// sh is a child that runs script.
+func sh(t *testing.T, script string) Spec {
+	return Spec{
+		Name: "sh", Path: "/bin/sh", Args: []string{"-c", script},
+		PIDFile: filepath.Join(t.TempDir(), "sh.pid"), Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func TestRestartAfterCrash(t *testing.T) {
+	p, err := Start(sh(t, "echo no such flag; exit 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "two restarts", func() bool { return p.Info().Restarts >= 2 })
+	if got := p.Info().LastExit; got != "exit status 3" {
+		t.Errorf("last exit: %s", got)
+	}
+	eventually(t, "it is given up", func() bool { return p.Broken() != nil })
+	if got := p.Broken().Error(); !strings.Contains(got, "no such flag") || !strings.Contains(got, "exit status 3") {
+		t.Errorf("got %s", got)
+	}
+	if err := p.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopKillsTheStubborn(t *testing.T) {
+	spec := sh(t, `trap "" TERM; echo up; while :; do sleep 1; done`)
+	r, w := io.Pipe()
+	spec.Log = slog.New(slog.NewTextHandler(w, nil))
+	spec.StopTimeout = 100 * time.Millisecond
+	p, err := Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 512)); err != nil { // the trap is set
+		t.Fatal(err)
+	}
+	go io.Copy(io.Discard, r)
+	pid := p.Info().PID
+	if err := p.Stop(context.Background()); err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("got %v", err)
+	}
+	if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
+		t.Errorf("process %d is still there: %v", pid, err)
+	}
+	if _, err := os.Stat(spec.PIDFile); !os.IsNotExist(err) {
+		t.Errorf("pid file is still there: %v", err)
+	}
+}
+
+func TestCannotStart(t *testing.T) {
+	spec := sh(t, "")
+	spec.Path = "/does/not/exist"
+	if _, err := Start(spec); err == nil || !strings.Contains(err.Error(), "starting sh") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPredecessorIsEnded(t *testing.T) {
+	old := exec.Command("sleep", "60")
+	if err := old.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan error, 1)
+	go func() { gone <- old.Wait() }()
+	spec := sh(t, "exec sleep 60")
+	if err := writePIDFile(spec.PIDFile, old.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop(context.Background())
+	select {
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the predecessor lives on")
+	}
+}
+
+func TestStrangerWithTheSamePIDIsLeftAlone(t *testing.T) {
+	stranger := exec.Command("sleep", "60")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { stranger.Process.Kill(); stranger.Wait() }()
+	spec := sh(t, "exec sleep 60")
+	if err := os.WriteFile(spec.PIDFile, fmt.Appendf(nil, "%d 1\n", stranger.Process.Pid), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop(context.Background())
+	if err := syscall.Kill(stranger.Process.Pid, 0); err != nil {
+		t.Errorf("the stranger was killed: %v", err)
+	}
+}
+
+// TestChildDiesWithSupervisor runs this test binary as a supervisor and kills it.
+func TestChildDiesWithSupervisor(t *testing.T) {
+	if pidFile := os.Getenv("SUPERVISE"); pidFile != "" {
+		spec := sh(t, "exec sleep 60")
+		spec.PIDFile = pidFile
+		if _, err := Start(spec); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		return
+	}
+	pidFile := filepath.Join(t.TempDir(), "child.pid")
+	supervisor := exec.Command(os.Args[0], "-test.run=TestChildDiesWithSupervisor")
+	supervisor.Env = append(os.Environ(), "SUPERVISE="+pidFile)
+	if err := supervisor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	eventually(t, "child runs", func() bool {
+		content, _ := os.ReadFile(pidFile)
+		pid, _, ok := strings.Cut(string(content), " ")
+		child, _ = strconv.Atoi(pid)
+		return ok && child != 0
+	})
+	supervisor.Process.Kill()
+	supervisor.Wait()
+	eventually(t, "child is gone", func() bool {
+		_, err := startTime(child)
+		return err != nil
+	})
+}

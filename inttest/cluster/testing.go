@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"k0s.io/k0s/inttest/testhost"
+	"k0s.io/k0s/inttest/testimage"
+)
+
+// Where PutImage puts the image's archive and its program tester on the host.
+const (
+	imageFile = "/tmp/testimage.tar"
+	Tester    = "/tmp/tester"
+)
+
+// Run starts k0s on a host for a test and waits until its API, its node and its system pods
+// are ready, for at most two minutes. It says how long each took.
+func (c *Cluster) Run(t testing.TB) Timings {
+	t.Helper()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timings, err := c.WaitAll(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("API ready after %.1f s, node Ready after %.1f s, system pods Ready after %.1f s",
+		timings.API.Seconds(), timings.Node.Seconds(), timings.SystemPods.Seconds())
+	return timings
+}
+
+// Timings are times since the start of k0s.
+type Timings struct{ API, Node, SystemPods time.Duration }
+
+// WaitAll waits until the API, the node and the system pods are ready, for at most two minutes.
+func (c *Cluster) WaitAll(ctx context.Context) (Timings, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var timings Timings
+	for _, step := range []struct {
+		wait func(context.Context) error
+		took *time.Duration
+	}{{c.WaitAPI, &timings.API}, {c.WaitNode, &timings.Node}, {c.WaitSystemPods, &timings.SystemPods}} {
+		if err := step.wait(ctx); err != nil {
+			return timings, err
+		}
+		*step.took = time.Since(c.Started)
+	}
+	return timings, nil
+}
+
+// PutImage builds the test image and puts its archive on the host, at a path it returns, and
+// the Tester for use on the host itself.
+func PutImage(t testing.TB, h *testhost.Host) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "testimage.tar")
+	if err := testimage.Build(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Copy(file, imageFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Copy(filepath.Join(filepath.Dir(file), "tester"), Tester); err != nil {
+		t.Fatal(err)
+	}
+	return imageFile
+}
+
+// Must runs a k0s command on the host and returns its standard output; the test fails
+// when it does.
+func (c *Cluster) Must(t testing.TB, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	out, err := c.K0s(ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Exec runs a command in a pod of the default namespace and returns its standard output.
+func (c *Cluster) Exec(ctx context.Context, pod string, command ...string) (string, error) {
+	out, err := c.K0s(ctx, append([]string{"kubectl", "exec", pod, "--"}, command...)...)
+	return strings.TrimSpace(out), err
+}
+
+// Pod waits until a pod of the default namespace meets a condition, for at most a minute;
+// the test fails when it does not.
+func (c *Cluster) Pod(t testing.TB, name string, met func(*corev1.Pod) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := c.WaitPod(ctx, "default", name, met); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Children are the names of the processes that a single node consists of, beside k0s itself.
+func Children() []string {
+	return []string{"containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet"}
+}
+
+// ChildProcesses lists the processes of the host that have the name of a child.
+func (c *Cluster) ChildProcesses() (map[string][]testhost.ProcessInfo, error) {
+	all, err := c.Host.Processes()
+	if err != nil {
+		return nil, err
+	}
+	children := map[string][]testhost.ProcessInfo{}
+	for _, p := range all {
+		if p.State != "Z" && slices.Contains(Children(), p.Name()) {
+			children[p.Name()] = append(children[p.Name()], p)
+		}
+	}
+	return children, nil
+}

@@ -1,0 +1,111 @@
+// Tester is the program of the test image that busybox has no match for.
+//
+//	tester serve ADDRESS                    an HTTP server that says who it is and who asks
+//	tester get [-ca FILE] [-token FILE] URL prints what a server answers; fails unless 200
+//	tester lookup NAME                      prints the addresses of a name, sorted
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// patience is how long a question may stay unanswered.
+const patience = 5 * time.Second
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "tester:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: tester serve ADDRESS | get [-ca FILE] [-token FILE] URL | lookup NAME")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	switch args[0] {
+	case "serve":
+		return serve(args[1])
+	case "get":
+		return get(ctx, args[1:])
+	case "lookup":
+		return lookup(ctx, args[1])
+	}
+	return fmt.Errorf("there is no %q", args[0])
+}
+
+func serve(address string) error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	return http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprintf(w, "%s answers %s\n", name, client)
+	}))
+}
+
+func get(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("get", flag.ContinueOnError)
+	ca := flags.String("ca", "", "trust the servers that these certificates vouch for")
+	token := flags.String("token", "", "send the bearer token in this file")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, flags.Arg(0), nil)
+	if err != nil {
+		return err
+	}
+	if *token != "" {
+		text, err := os.ReadFile(*token)
+		if err != nil {
+			return err
+		}
+		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(text)))
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	if *ca != "" {
+		text, err := os.ReadFile(*ca)
+		if err != nil {
+			return err
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(text)
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(os.Stdout, response.Body); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", flags.Arg(0), response.Status)
+	}
+	return nil
+}
+
+func lookup(ctx context.Context, name string) error {
+	addresses, err := net.DefaultResolver.LookupHost(ctx, name)
+	if err != nil {
+		return err
+	}
+	slices.Sort(addresses)
+	fmt.Println(strings.Join(addresses, "\n"))
+	return nil
+}

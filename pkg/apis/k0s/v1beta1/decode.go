@@ -1,0 +1,412 @@
+package v1beta1
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DefaultPath is where k0s.yaml is looked for when no path is given.
+const DefaultPath = "/etc/k0s/k0s.yaml"
+
+// maxSize of a k0s.yaml in bytes; the API server refuses larger objects, too.
+const maxSize = 1 << 20
+
+//go:embed unsupported.yaml
+var unsupportedFields []byte
+
+// Load reads and checks the configuration from a file, from stdin if path is
+// "-". If path is empty, it reads [DefaultPath], and returns the defaults if
+// there is no such file. Everything wrong with the content is reported as one
+// *[Error].
+func Load(path string, stdin io.Reader) (*ClusterConfig, error) {
+	return load(path, DefaultPath, stdin)
+}
+
+func load(path, defaultPath string, stdin io.Reader) (*ClusterConfig, error) {
+	name := path
+	var data []byte
+	var err error
+	switch path {
+	case "-":
+		name = "stdin"
+		data, err = io.ReadAll(io.LimitReader(stdin, maxSize+1))
+	case "":
+		name = defaultPath
+		data, err = os.ReadFile(defaultPath)
+		if errors.Is(err, fs.ErrNotExist) {
+			return Default(), nil
+		}
+	default:
+		data, err = os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read the configuration: %w: give --config an existing file, or leave it out to use %s or the defaults", err, defaultPath)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration from %s: %w", name, err)
+	}
+	config, err := Parse(data)
+	var problems *Error
+	if errors.As(err, &problems) {
+		problems.File = name
+	}
+	return config, err
+}
+
+// Parse decodes a k0s.yaml over the defaults and validates the result: what the
+// file leaves out or sets to null keeps its default. Unknown and duplicate keys,
+// values of the wrong type, fields that are not supported yet and invalid values
+// are all reported together in one *[Error], and no configuration is returned.
+func Parse(data []byte) (*ClusterConfig, error) {
+	doc, problem := parseDocument(data)
+	if problem != nil {
+		return nil, &Error{Problems: []Problem{*problem}}
+	}
+	config := Default()
+	if doc == nil {
+		return config, nil
+	}
+	var unsupported any
+	if err := yaml.Unmarshal(unsupportedFields, &unsupported); err != nil {
+		return nil, fmt.Errorf("unsupported.yaml: %w", err)
+	}
+	d := decoder{lines: map[string]int{}, paths: allPaths(unsupported)}
+	d.value("", doc, reflect.ValueOf(config).Elem(), unsupported)
+
+	// A field that did not decode has its default, about which there is
+	// nothing to say.
+	bad := map[string]bool{}
+	for _, p := range d.problems {
+		bad[p.Path] = true
+	}
+	for _, p := range problemsOf(config.Validate(), d.lines) {
+		if !bad[p.Path] {
+			d.problems = append(d.problems, p)
+		}
+	}
+	if len(d.problems) > 0 {
+		slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
+		return nil, &Error{Problems: d.problems}
+	}
+	return config, nil
+}
+
+// parseDocument returns the only document that is not empty; nil if none is.
+func parseDocument(data []byte) (*yaml.Node, *Problem) {
+	if len(data) > maxSize {
+		return nil, &Problem{Reason: fmt.Sprintf("larger than %d bytes: this is not a k0s.yaml", maxSize)}
+	}
+	var doc *yaml.Node
+	for decoder := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var node yaml.Node
+		err := decoder.Decode(&node)
+		if errors.Is(err, io.EOF) {
+			return doc, nil
+		}
+		if err != nil {
+			return nil, &Problem{Reason: "not valid YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+		}
+		if len(node.Content) == 0 || isNull(node.Content[0]) {
+			continue
+		}
+		if doc != nil {
+			return nil, &Problem{Line: node.Content[0].Line, Reason: "a second YAML document: k0s.yaml must have only one"}
+		}
+		doc = node.Content[0]
+	}
+}
+
+// decoder sets Go values from YAML nodes and collects every problem on its way.
+// The yaml libraries stop at the first one, or do not tell its path.
+type decoder struct {
+	problems []Problem
+	lines    map[string]int // of each path set
+	paths    []string       // every path there is, for hints
+}
+
+func (d *decoder) problem(n *yaml.Node, path string, value any, reason string, args ...any) {
+	d.problems = append(d.problems, Problem{Line: n.Line, Path: path, Value: value, Reason: fmt.Sprintf(reason, args...)})
+}
+
+// value sets v from n. Null leaves v alone. Unsupported is the part of
+// unsupported.yaml at the path, if any.
+func (d *decoder) value(path string, n *yaml.Node, v reflect.Value, unsupported any) {
+	n = resolve(n)
+	if isNull(n) {
+		return
+	}
+	if hasOwnJSON(v.Type()) {
+		d.ownJSON(path, n, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		target := reflect.New(v.Type().Elem())
+		before := len(d.problems)
+		d.value(path, n, target.Elem(), unsupported)
+		if len(d.problems) == before {
+			v.Set(target)
+		}
+	case reflect.Struct:
+		d.section(path, n, v, unsupported)
+	case reflect.Map:
+		d.stringMap(path, n, v)
+	case reflect.Slice:
+		d.list(path, n, v)
+	default:
+		d.scalar(path, n, v)
+	}
+}
+
+func (d *decoder) section(path string, n *yaml.Node, v reflect.Value, unsupported any) {
+	fields := structFields(v.Type())
+	later, _ := unsupported.(map[string]any)
+	valid := slices.Collect(maps.Keys(later))
+	for _, f := range fields {
+		valid = append(valid, f.name)
+	}
+	for _, e := range d.entries(path, n) {
+		child := join(path, e.name)
+		i := slices.IndexFunc(fields, func(f structField) bool { return f.name == e.name })
+		if i >= 0 {
+			d.lines[child] = e.key.Line
+			d.value(child, e.value, v.FieldByIndex(fields[i].index), later[e.name])
+		} else if rule, known := later[e.name]; known {
+			d.unsupported(child, e.value, rule, true)
+		} else {
+			d.problem(e.key, child, nil, "unknown field: %s", hintFor(e.name, valid, d.paths))
+		}
+	}
+}
+
+// unsupported checks a field or section in unsupported.yaml. Unless refuse is
+// set, it looks for misspelt names only.
+func (d *decoder) unsupported(path string, n *yaml.Node, rule any, refuse bool) {
+	n = resolve(n)
+	if isNull(n) {
+		return
+	}
+	if section, ok := rule.(map[string]any); ok {
+		_, canBeOff := section["enabled"]
+		for _, e := range d.entries(path, n) {
+			child, known := section[e.name]
+			if known {
+				d.unsupported(join(path, e.name), e.value, child, refuse && (!canBeOff || e.name == "enabled"))
+			} else {
+				valid := slices.Collect(maps.Keys(section))
+				d.problem(e.key, join(path, e.name), nil, "unknown field: %s", hintFor(e.name, valid, d.paths))
+			}
+		}
+		return
+	}
+	if refuse && !asksNothing(n, rule) {
+		d.problem(n, path, nil, "not supported yet")
+	}
+}
+
+// asksNothing tells whether a value of an unsupported field may be ignored: see
+// unsupported.yaml.
+func asksNothing(n *yaml.Node, rule any) bool {
+	switch rule := rule.(type) {
+	case string:
+		return rule == "any"
+	case []any:
+		if slices.ContainsFunc(rule, func(v any) bool { return fmt.Sprint(v) == n.Value }) {
+			return true
+		}
+	}
+	return n.Kind != yaml.ScalarNode && len(n.Content) == 0 ||
+		n.Kind == yaml.ScalarNode && slices.Contains([]string{"", "0", "0s", "false"}, n.Value)
+}
+
+type entry struct {
+	name       string
+	key, value *yaml.Node
+}
+
+// entries returns the keys of a mapping with their values, the first one of
+// duplicates.
+func (d *decoder) entries(path string, n *yaml.Node) []entry {
+	if n.Kind != yaml.MappingNode {
+		d.problem(n, path, nil, "must be a mapping of names to values, not %s", describe(n))
+		return nil
+	}
+	var entries []entry
+	first := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		switch resolved := resolve(key); {
+		case key.ShortTag() == "!!merge":
+			d.problem(key, path, nil, "merge keys (<<) are not supported: write the fields out")
+		case resolved.Kind != yaml.ScalarNode || isNull(resolved):
+			d.problem(key, path, nil, "a key must be a name, not %s", describe(resolved))
+		case first[resolved.Value] > 0:
+			d.problem(key, join(path, resolved.Value), nil, "duplicate key: already set on line %d", first[resolved.Value])
+		default:
+			first[resolved.Value] = key.Line
+			entries = append(entries, entry{resolved.Value, key, value})
+		}
+	}
+	return entries
+}
+
+// stringMap sets a map with string keys. An empty one is nil, as if left out.
+func (d *decoder) stringMap(path string, n *yaml.Node, v reflect.Value) {
+	result := reflect.MakeMap(v.Type())
+	for _, e := range d.entries(path, n) {
+		child := fmt.Sprintf("%s[%s]", path, e.name)
+		d.lines[child] = e.key.Line
+		value := reflect.New(v.Type().Elem()).Elem()
+		d.value(child, e.value, value, nil)
+		result.SetMapIndex(reflect.ValueOf(e.name).Convert(v.Type().Key()), value)
+	}
+	if result.Len() > 0 {
+		v.Set(result)
+	} else {
+		v.SetZero()
+	}
+}
+
+// list sets a slice. An empty one is nil, as if left out.
+func (d *decoder) list(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		d.problem(n, path, nil, "must be a list, not %s", describe(n))
+		return
+	}
+	result := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, item := range n.Content {
+		child := fmt.Sprintf("%s[%d]", path, i)
+		d.lines[child] = item.Line
+		d.value(child, item, result.Index(i), nil)
+	}
+	if result.Len() > 0 {
+		v.Set(result)
+	} else {
+		v.SetZero()
+	}
+}
+
+func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
+	var want string
+	ok := n.Kind == yaml.ScalarNode
+	switch v.Kind() {
+	case reflect.String:
+		// A number or a bool is taken as written: v: 5 in extraArgs is "5".
+		want = "a string"
+		ok = ok && slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool", "!!timestamp"}, n.ShortTag())
+		if ok {
+			v.SetString(n.Value)
+		}
+	case reflect.Bool:
+		want = "true or false"
+		var b bool
+		ok = ok && n.Decode(&b) == nil
+		if ok {
+			v.SetBool(b)
+		}
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		want = "a whole number"
+		var i int64
+		ok = ok && n.ShortTag() == "!!int" && n.Decode(&i) == nil && !v.OverflowInt(i)
+		if ok {
+			v.SetInt(i)
+		}
+	default:
+		want, ok = fmt.Sprintf("of a type k0s can decode (not %s: a bug)", v.Type()), false
+	}
+	if !ok {
+		d.mustBe(path, n, want)
+	}
+}
+
+// ownJSON sets a value of a type that decodes itself from JSON.
+func (d *decoder) ownJSON(path string, n *yaml.Node, v reflect.Value) {
+	target := reflect.New(v.Type())
+	var content any
+	err := n.Decode(&content)
+	if err == nil {
+		var data []byte
+		data, err = json.Marshal(content)
+		if err == nil {
+			err = json.Unmarshal(data, target.Interface())
+		}
+	}
+	switch {
+	case err == nil:
+		v.Set(target.Elem())
+	case v.Type() == reflect.TypeFor[metav1.Duration]():
+		d.mustBe(path, n, "a duration such as 8760h or 1m30s")
+	default:
+		d.problem(n, path, nil, "%s", err)
+	}
+}
+
+func (d *decoder) mustBe(path string, n *yaml.Node, want string) {
+	if n.Kind == yaml.ScalarNode {
+		d.problem(n, path, n.Value, "must be %s", want)
+	} else {
+		d.problem(n, path, nil, "must be %s, not %s", want, describe(n))
+	}
+}
+
+// allPaths returns the path of every field, supported or not.
+func allPaths(unsupported any) []string {
+	var paths []string
+	for _, f := range Fields() {
+		paths = append(paths, f.Path)
+	}
+	var walk func(path string, rule any)
+	walk = func(path string, rule any) {
+		paths = append(paths, path)
+		section, _ := rule.(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(section)) {
+			walk(join(path, name), section[name])
+		}
+	}
+	walk("", unsupported)
+	return paths
+}
+
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case isNull(n):
+		return "null"
+	default:
+		return fmt.Sprintf("%q", n.Value)
+	}
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}

@@ -1,0 +1,443 @@
+package v1beta1
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// TestParse: what a file says, and nothing else, differs from the defaults.
+func TestParse(t *testing.T) {
+	for _, test := range []struct {
+		name, file string
+		want       func(c *ClusterConfig)
+	}{
+		{"empty", "", nil},
+		{"comment only", "# nothing\n", nil},
+		{"empty documents", "---\n---\n...\n", nil},
+		{"empty mapping", "{}", nil},
+		{"null sections", "spec:\n  api:\n  network: ~\n  storage: {etcd: null}\n", nil},
+		{"null spec", "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec:\n", nil},
+		{"null values", "spec: {api: {port: ~, sans: ~, extraArgs: ~}, network: {kubeProxy: {iptables: {masqueradeBit: ~}}}}", nil},
+		{"empty lists", "spec: {api: {sans: [], extraArgs: {}, rawArgs: []}}", nil},
+		{"one document and an empty one", "---\nspec: {api: {port: 1}}\n---\n", func(c *ClusterConfig) { c.Spec.API.Port = 1 }},
+		{"JSON", `{"spec": {"api": {"port": 443}}}`, func(c *ClusterConfig) { c.Spec.API.Port = 443 }},
+		{"metadata", "metadata: {name: mine, labels: {a: b}, creationTimestamp: 2026-01-02T03:04:05Z}", func(c *ClusterConfig) {
+			c.Name = "mine"
+			c.Labels = map[string]string{"a": "b"}
+			c.CreationTimestamp = metav1.Time{Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Local()}
+		}},
+		{"anchors", "spec: {controllerManager: {extraArgs: &a {v: 4}}, scheduler: {extraArgs: *a}}", func(c *ClusterConfig) {
+			c.Spec.ControllerManager.ExtraArgs = map[string]string{"v": "4"}
+			c.Spec.Scheduler.ExtraArgs = map[string]string{"v": "4"}
+		}},
+		{"a part of a section", "spec: {network: {podCIDR: 10.1.0.0/16}, images: {pause: {version: 1@sha256:" + strings.Repeat("a", 64) + "}}}", func(c *ClusterConfig) {
+			c.Spec.Network.PodCIDR = "10.1.0.0/16"
+			c.Spec.Images.Pause.Version = "1@sha256:" + strings.Repeat("a", 64)
+		}},
+		{"arguments keep their text", "spec: {api: {extraArgs: {v: 5, profiling: true, ratio: 1.10, zero: 007, off: off, empty: , date: 2026-01-01}, rawArgs: [--a=1, --a=2, 3]}}", func(c *ClusterConfig) {
+			c.Spec.API.ExtraArgs = map[string]string{"v": "5", "profiling": "true", "ratio": "1.10", "zero": "007", "off": "off", "empty": "", "date": "2026-01-01"}
+			c.Spec.API.RawArgs = []string{"--a=1", "--a=2", "3"}
+		}},
+		{"custom provider without kube-proxy", "spec: {network: {provider: custom, kubeProxy: {disabled: true, mode: ipvs}}}", func(c *ClusterConfig) {
+			c.Spec.Network.Provider = CustomProvider
+			c.Spec.Network.KubeProxy.Disabled = true
+			c.Spec.Network.KubeProxy.Mode = "ipvs"
+		}},
+		{"small networks", "spec: {network: {podCIDR: 10.1.0.0/26, serviceCIDR: 10.2.0.0/29}, controllerManager: {extraArgs: {node-cidr-mask-size: 27}}}", func(c *ClusterConfig) {
+			c.Spec.Network.PodCIDR, c.Spec.Network.ServiceCIDR = "10.1.0.0/26", "10.2.0.0/29"
+			c.Spec.ControllerManager.ExtraArgs = map[string]string{"node-cidr-mask-size": "27"}
+		}},
+		{"mask size in raw arguments", "spec: {network: {podCIDR: 10.1.0.0/26}, controllerManager: {rawArgs: [--node-cidr-mask-size=27]}}", func(c *ClusterConfig) {
+			c.Spec.Network.PodCIDR = "10.1.0.0/26"
+			c.Spec.ControllerManager.RawArgs = []string{"--node-cidr-mask-size=27"}
+		}},
+		{"unsupported fields that ask for nothing", `
+spec:
+  extensions: {storage: {type: external_storage, create_default_storage_class: true}, helm: {concurrencyLevel: 5, charts: [], repositories: null}}
+  featureGates: []
+  workerProfiles: []
+  podSecurityPolicy: {defaultPolicy: 00-k0s-privileged}
+  telemetry: {enabled: true, interval: 2m}
+  images: {repository: ""}
+  network:
+    calico: null
+    primaryAddressFamily: IPv4
+    dualStack: {enabled: false, IPv6podCIDR: "fd00::/108"}
+    nodeLocalLoadBalancing: {type: EnvoyProxy, envoyProxy: {apiServerBindPort: 7443, image: {image: a, version: b}}}
+    controlPlaneLoadBalancing: {enabled: false}
+    kuberouter: {metricsPort: 8080, peerRouterIPs: "", hairpinMode: null}
+    kubeProxy: {ipvs: {minSyncPeriod: 0s, strictARP: false, tcpTimeout: 0s}}
+  storage: {kine: null, etcd: {externalCluster: null}}
+`, func(c *ClusterConfig) { c.Spec.Telemetry.Enabled = true }},
+		{"everything", `
+apiVersion: k0s.k0sproject.io/v1beta1
+kind: ClusterConfig
+metadata: {name: k0s, namespace: kube-system}
+spec:
+  api:
+    address: 192.0.2.1
+    onlyBindToAddress: yes
+    externalAddress: lb.example.org:443
+    port: 7443
+    k0sApiPort: 9743
+    sans: [api.example.org, 192.0.2.9, "2001:db8::1"]
+    ca: {expiresAfter: 100h, certificatesExpireAfter: 1h30m}
+  controllerManager: {extraArgs: {a: b}, rawArgs: [--c]}
+  scheduler: {extraArgs: {a: b}, rawArgs: [--c]}
+  storage:
+    type: etcd
+    etcd: {peerAddress: 192.0.2.2, extraArgs: {a: b}, rawArgs: [--c], ca: {expiresAfter: 2h, certificatesExpireAfter: 1h}}
+  network:
+    provider: kuberouter
+    podCIDR: 10.1.0.0/16
+    serviceCIDR: 10.2.0.0/16
+    clusterDomain: example.net
+    kubeProxy:
+      mode: nftables
+      metricsBindAddress: 127.0.0.1:1
+      healthzBindAddress: "[::]:2"
+      iptables: {masqueradeBit: 0, masqueradeAll: true, localhostNodePorts: false, syncPeriod: 10s, minSyncPeriod: 2s}
+      nftables: {masqueradeBit: 15, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s}
+      nodePortAddresses: [192.0.2.0/24]
+      extraArgs: {a: b}
+      rawArgs: [--c]
+    kuberouter: {autoMTU: false, mtu: 1400, hairpin: Allowed, ipMasq: true}
+  images:
+    coredns: {image: example.org:5000/dns, version: v1}
+    metricsserver: {image: example.org/metrics, version: v2}
+    pause: {image: example.org/pause, version: v3}
+    default_pull_policy: Never
+  telemetry: {enabled: true}
+  installConfig: {users: {etcdUser: a, kineUser: b, konnectivityUser: c, kubeAPIserverUser: d, kubeSchedulerUser: e}}
+  konnectivity: {adminPort: 9133, agentPort: 9132}
+`, func(c *ClusterConfig) {
+			args := Args{ExtraArgs: map[string]string{"a": "b"}, RawArgs: []string{"--c"}}
+			hours := func(n time.Duration) metav1.Duration { return metav1.Duration{Duration: n * time.Hour} }
+			seconds := func(n time.Duration) metav1.Duration { return metav1.Duration{Duration: n * time.Second} }
+			c.Spec = ClusterSpec{
+				API: APISpec{
+					Address: "192.0.2.1", OnlyBindToAddress: true, ExternalAddress: "lb.example.org:443", Port: 7443, K0sAPIPort: 9743,
+					SANs: []string{"api.example.org", "192.0.2.9", "2001:db8::1"},
+					CA:   CASpec{hours(100), metav1.Duration{Duration: 90 * time.Minute}},
+				},
+				ControllerManager: ControllerManagerSpec{args},
+				Scheduler:         SchedulerSpec{args},
+				Storage:           StorageSpec{EtcdStorage, EtcdSpec{"192.0.2.2", args, CASpec{hours(2), hours(1)}}},
+				Network: NetworkSpec{
+					Provider: KubeRouterProvider, PodCIDR: "10.1.0.0/16", ServiceCIDR: "10.2.0.0/16", ClusterDomain: "example.net",
+					KubeProxy: KubeProxySpec{
+						Mode: NFTablesProxyMode, MetricsBindAddress: "127.0.0.1:1", HealthzBindAddress: "[::]:2",
+						IPTables:          KubeProxyIPTables{ptr(int32(0)), true, ptr(false), seconds(10), seconds(2)},
+						NFTables:          KubeProxyNFTables{ptr(int32(15)), true, seconds(10), seconds(2)},
+						NodePortAddresses: []string{"192.0.2.0/24"}, Args: args,
+					},
+					KubeRouter: KubeRouterSpec{false, 1400, HairpinAllowed, true},
+				},
+				Images: ImagesSpec{
+					Image{"example.org:5000/dns", "v1"}, Image{"example.org/metrics", "v2"}, Image{"example.org/pause", "v3"}, PullNever,
+				},
+				Telemetry:     TelemetrySpec{true},
+				InstallConfig: InstallConfigSpec{UsersSpec{"a", "b", "c", "d", "e"}},
+				Konnectivity:  KonnectivitySpec{9133, 9132},
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := Parse([]byte(test.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Default()
+			if test.want != nil {
+				test.want(want)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+			roundTrip(t, got)
+		})
+	}
+}
+
+// roundTrip checks that writing a configuration and parsing it again changes nothing.
+func roundTrip(t *testing.T, c *ClusterConfig) {
+	t.Helper()
+	data, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(data)
+	if err != nil {
+		t.Fatalf("the written file is refused: %v\n%s", err, data)
+	}
+	if !reflect.DeepEqual(again, c) {
+		t.Errorf("round trip:\n got %+v\nwant %+v\n%s", again, c, data)
+	}
+}
+
+// TestRefused: every problem of a file, with its line and path. Each line of
+// want is one line of the error.
+func TestRefused(t *testing.T) {
+	sha := strings.Repeat("a", 63)
+	for _, test := range []struct{ name, file, want string }{
+		// The file
+		{"not YAML", "spec: [", "not valid YAML: line 1: did not find expected node content"},
+		{"a list", "- a", "line 1: must be a mapping of names to values, not a list"},
+		{"a word", "hello", `line 1: must be a mapping of names to values, not "hello"`},
+		{"two documents", "spec: {}\n---\nspec: {}", "line 3: a second YAML document: k0s.yaml must have only one"},
+		{"kind", "kind: Cluster", `line 1: kind: invalid value "Cluster": must be ClusterConfig`},
+		{"apiVersion", "apiVersion: v1", `line 1: apiVersion: invalid value "v1": must be k0s.k0sproject.io/v1beta1`},
+		{"too large", "#" + strings.Repeat("x", maxSize), "larger than 1048576 bytes: this is not a k0s.yaml"},
+		{"metadata", "metadata: {nmae: x, generation: many}", `line 1: metadata.nmae: unknown field: did you mean "name"?` + "\n" +
+			`line 1: metadata.generation: invalid value "many": must be a whole number`},
+
+		// Keys
+		{"misspelt", "spec:\n  api:\n    prot: 1", `line 3: spec.api.prot: unknown field: did you mean "port"?`},
+		{"wrong case", "spec: {network: {podCidr: 10.0.0.0/16}}", `line 1: spec.network.podCidr: unknown field: did you mean "podCIDR"?`},
+		{"misplaced", "spec: {podCIDR: 10.0.0.0/16}", `line 1: spec.podCIDR: unknown field: did you mean spec.network.podCIDR?`},
+		{"unheard of", "spec: {konnectivity: {whatever: 1}}", `line 1: spec.konnectivity.whatever: unknown field: valid here: adminPort, agentPort, externalAddress`},
+		{"misspelt unsupported", "spec: {network: {dualStack: {enabeld: true}}}", `line 1: spec.network.dualStack.enabeld: unknown field: did you mean "enabled"?`},
+		{"misspelt section", "spec: {workerProfile: []}", `line 1: spec.workerProfile: unknown field: did you mean "workerProfiles"?`},
+		{"legacy keys only where they were", "spec: {api: {interval: 1}}", `line 1: spec.api.interval: unknown field: did you mean spec.telemetry.interval?`},
+		{"duplicate", "spec:\n  api:\n    port: 1\n    port: 2", "line 4: spec.api.port: duplicate key: already set on line 3"},
+		{"duplicate section", "spec:\n  api: {}\n  api: {}", "line 3: spec.api: duplicate key: already set on line 2"},
+		{"duplicate argument", "spec: {api: {extraArgs: {a: 1, a: 2}}}", "line 1: spec.api.extraArgs.a: duplicate key: already set on line 1"},
+		{"duplicate unsupported", "spec: {network: {dualStack: {enabled: false, enabled: false}}}", "line 1: spec.network.dualStack.enabled: duplicate key: already set on line 1"},
+		{"merge key", "spec: {scheduler: &a {}, controllerManager: {<<: *a}}", "line 1: spec.controllerManager: merge keys (<<) are not supported: write the fields out"},
+		{"a very long key", "spec: {konnectivity: {? " + strings.Repeat("x", 100_000) + " : 1}}",
+			"line 1: spec.konnectivity." + strings.Repeat("x", 100_000) + ": unknown field: valid here: adminPort, agentPort, externalAddress"},
+		{"null key", "spec: {~: 1}", "line 1: spec: a key must be a name, not null"},
+		{"list as key", "spec: {[a]: 1}", "line 1: spec: a key must be a name, not a list"},
+
+		// Types
+		{"section is a list", "spec: {api: []}", "line 1: spec.api: must be a mapping of names to values, not a list"},
+		{"unsupported section is a word", "spec: {network: {calico: yes}}", `line 1: spec.network.calico: must be a mapping of names to values, not "yes"`},
+		{"port is a string", `spec: {api: {port: "6443"}}`, `line 1: spec.api.port: invalid value "6443": must be a whole number`},
+		{"port is a list", `spec: {api: {port: [1]}}`, `line 1: spec.api.port: must be a whole number, not a list`},
+		{"port is a fraction", `spec: {api: {port: 1.5}}`, `line 1: spec.api.port: invalid value "1.5": must be a whole number`},
+		{"number overflows", `spec: {network: {kubeProxy: {iptables: {masqueradeBit: 4294967296}}}}`, `line 1: spec.network.kubeProxy.iptables.masqueradeBit: invalid value "4294967296": must be a whole number`},
+		{"bool", `spec: {api: {onlyBindToAddress: maybe}}`, `line 1: spec.api.onlyBindToAddress: invalid value "maybe": must be true or false`},
+		{"string is a mapping", `spec: {network: {podCIDR: {a: b}}}`, `line 1: spec.network.podCIDR: must be a string, not a mapping`},
+		{"list is a word", `spec: {api: {sans: a.b}}`, `line 1: spec.api.sans: must be a list, not "a.b"`},
+		{"argument is a list", `spec: {api: {extraArgs: {a: [b]}}}`, `line 1: spec.api.extraArgs[a]: must be a string, not a list`},
+		{"arguments are a list", `spec: {api: {extraArgs: [a]}}`, `line 1: spec.api.extraArgs: must be a mapping of names to values, not a list`},
+		{"duration", `spec: {api: {ca: {expiresAfter: 10 years}}}`, `line 1: spec.api.ca.expiresAfter: invalid value "10 years": must be a duration such as 8760h or 1m30s`},
+		{"duration without unit", `spec: {api: {ca: {expiresAfter: 10}}}`, `line 1: spec.api.ca.expiresAfter: invalid value "10": must be a duration such as 8760h or 1m30s`},
+		{"duration is a list", `spec: {api: {ca: {expiresAfter: []}}}`, `line 1: spec.api.ca.expiresAfter: must be a duration such as 8760h or 1m30s, not a list`},
+
+		// spec.api
+		{"address", `spec: {api: {address: host}}`, `line 1: spec.api.address: invalid value "host": must be an IPv4 address of this host`},
+		{"unspecified address", `spec: {api: {address: 0.0.0.0}}`, `line 1: spec.api.address: invalid value "0.0.0.0": must be an address others can connect to`},
+		{"unspecified IPv6 address", `spec: {api: {address: "::"}}`, `line 1: spec.api.address: invalid value "::": must be an address others can connect to`},
+		{"IPv6 address", `spec: {api: {address: "2001:db8::1"}}`, `line 1: spec.api.address: invalid value "2001:db8::1": IPv6 is not supported yet`},
+		{"external address", `spec: {api: {externalAddress: "a b"}}`, `line 1: spec.api.externalAddress: invalid value "a b": must be an IP address or DNS name, with or without :port`},
+		{"external port", `spec: {api: {externalAddress: "lb:0"}}`, `line 1: spec.api.externalAddress: invalid value "lb:0": must have a port from 1 to 65535, or none`},
+		{"external URL", `spec: {api: {externalAddress: "https://lb"}}`, `line 1: spec.api.externalAddress: invalid value "https://lb": must have a port from 1 to 65535, or none`},
+		{"unspecified external address", `spec: {api: {externalAddress: 0.0.0.0}}`, `line 1: spec.api.externalAddress: invalid value "0.0.0.0": must be an address others can connect to`},
+		{"port 0", `spec: {api: {port: 0}}`, `line 1: spec.api.port: invalid value 0: must be a port from 1 to 65535`},
+		{"port 65536", `spec: {api: {k0sApiPort: 65536}}`, `line 1: spec.api.k0sApiPort: invalid value 65536: must be a port from 1 to 65535`},
+		{"same port", `spec: {api: {port: 9443}}`, `spec.api.k0sApiPort: invalid value 9443: is also the port of spec.api.port`},
+		{"san", "spec:\n  api:\n    sans:\n    - a.b\n    - '*'\n    -", `line 5: spec.api.sans[1]: invalid value "*": must be an IP address or DNS name` + "\n" +
+			`line 6: spec.api.sans[2]: invalid value "": must be an IP address or DNS name`},
+		{"dashes", `spec: {api: {extraArgs: {--v: 1}}}`, `line 1: spec.api.extraArgs[--v]: invalid value "--v": must be the name of a flag, without leading dashes, "=" or blanks`},
+		{"equals sign", `spec: {scheduler: {extraArgs: {v=1: 1}}}`, `line 1: spec.scheduler.extraArgs[v=1]: invalid value "v=1": must be the name of a flag, without leading dashes, "=" or blanks`},
+		{"NUL", `spec: {controllerManager: {extraArgs: {v: "a\0"}, rawArgs: ["\0"]}}`,
+			`line 1: spec.controllerManager.extraArgs[v]: invalid value "a\x00": must not contain a NUL byte` + "\n" +
+				`line 1: spec.controllerManager.rawArgs[0]: invalid value "\x00": must not contain a NUL byte`},
+		{"CA lifetime", `spec: {api: {ca: {expiresAfter: 0s, certificatesExpireAfter: -1h}}}`, `line 1: spec.api.ca.expiresAfter: invalid value "0s": must be longer than 0s` + "\n" +
+			`line 1: spec.api.ca.certificatesExpireAfter: invalid value "-1h0m0s": must be longer than 0s`},
+
+		// spec.storage
+		{"kine", `spec: {storage: {type: kine}}`, `line 1: spec.storage.type: invalid value "kine": not supported yet`},
+		{"no storage type", `spec: {storage: {type: ""}}`, `line 1: spec.storage.type: required: must be etcd`},
+		{"storage type", `spec: {storage: {type: sqlite}}`, `line 1: spec.storage.type: invalid value "sqlite": must be etcd`},
+		{"peer address", `spec: {storage: {etcd: {peerAddress: "::1"}}}`, `line 1: spec.storage.etcd.peerAddress: invalid value "::1": IPv6 is not supported yet`},
+		{"etcd CA", `spec: {storage: {etcd: {ca: {expiresAfter: -1s}}}}`, `line 1: spec.storage.etcd.ca.expiresAfter: invalid value "-1s": must be longer than 0s`},
+		{"etcd arguments", `spec: {storage: {etcd: {extraArgs: {"": a}}}}`, `line 1: spec.storage.etcd.extraArgs[]: invalid value "": must be the name of a flag, without leading dashes, "=" or blanks`},
+		{"external etcd", `spec: {storage: {etcd: {externalCluster: {endpoints: [a], etcdPrefix: b, caFile: c, clientCertFile: d, clientKeyFile: e}}}}`,
+			"line 1: spec.storage.etcd.externalCluster.endpoints: not supported yet\n" +
+				"line 1: spec.storage.etcd.externalCluster.etcdPrefix: not supported yet\n" +
+				"line 1: spec.storage.etcd.externalCluster.caFile: not supported yet\n" +
+				"line 1: spec.storage.etcd.externalCluster.clientCertFile: not supported yet\n" +
+				"line 1: spec.storage.etcd.externalCluster.clientKeyFile: not supported yet"},
+		{"kine source", `spec: {storage: {kine: {dataSource: a}}}`, `line 1: spec.storage.kine.dataSource: not supported yet`},
+
+		// spec.network
+		{"calico", `spec: {network: {provider: calico}}`, `line 1: spec.network.provider: invalid value "calico": not supported yet`},
+		{"no provider", `spec: {network: {provider: ""}}`, `line 1: spec.network.provider: required: must be kuberouter or custom`},
+		{"provider", `spec: {network: {provider: flannel}}`, `line 1: spec.network.provider: invalid value "flannel": must be kuberouter or custom`},
+		{"podCIDR", `spec: {network: {podCIDR: 10.0.0.0}}`, `line 1: spec.network.podCIDR: invalid value "10.0.0.0": must be a CIDR such as 10.244.0.0/16`},
+		{"empty podCIDR", `spec: {network: {podCIDR: ""}}`, `line 1: spec.network.podCIDR: invalid value "": must be a CIDR such as 10.244.0.0/16`},
+		{"serviceCIDR", `spec: {network: {serviceCIDR: 10.0.0.0/33}}`, `line 1: spec.network.serviceCIDR: invalid value "10.0.0.0/33": must be a CIDR such as 10.244.0.0/16`},
+		{"IPv6", `spec: {network: {podCIDR: "fd00::/108", serviceCIDR: "fd01::/108"}}`,
+			`line 1: spec.network.podCIDR: invalid value "fd00::/108": IPv6 is not supported yet` + "\n" +
+				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": IPv6 is not supported yet`},
+		{"host bits", `spec: {network: {podCIDR: 10.1.2.3/16}}`, `line 1: spec.network.podCIDR: invalid value "10.1.2.3/16": must be a network, not an address in it: did you mean 10.1.0.0/16?`},
+		{"podCIDR too small", `spec: {network: {podCIDR: 10.1.0.0/25}}`, `line 1: spec.network.podCIDR: invalid value "10.1.0.0/25": is too small: each node gets a /24 of it (node-cidr-mask-size in spec.controllerManager.extraArgs)`},
+		{"serviceCIDR too small", `spec: {network: {serviceCIDR: 10.1.0.0/30}}`, `line 1: spec.network.serviceCIDR: invalid value "10.1.0.0/30": is too small: must be /29 or larger`},
+		{"overlap", `spec: {network: {podCIDR: 10.100.0.0/16}}`, `spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.100.0.0/16`},
+		{"overlap with address", `spec: {api: {address: 10.244.0.1}}`, `spec.network.podCIDR: invalid value "10.244.0.0/16": contains the host's address 10.244.0.1 (spec.api.address): choose another network`},
+		{"overlap with peer address", `spec: {storage: {etcd: {peerAddress: 10.96.0.1}}}`, `spec.network.serviceCIDR: invalid value "10.96.0.0/12": contains the host's address 10.96.0.1 (spec.storage.etcd.peerAddress): choose another network`},
+		{"clusterDomain", `spec: {network: {clusterDomain: A_b}}`, `line 1: spec.network.clusterDomain: invalid value "A_b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`},
+		{"IPv6 family", `spec: {network: {primaryAddressFamily: IPv6}}`, `line 1: spec.network.primaryAddressFamily: not supported yet`},
+		{"dual stack", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/108"}}}`, `line 1: spec.network.dualStack.enabled: not supported yet`},
+		{"node-local load balancing", `spec: {network: {nodeLocalLoadBalancing: {enabled: true, type: Traefik}}}`, `line 1: spec.network.nodeLocalLoadBalancing.enabled: not supported yet`},
+		{"control plane load balancing", `spec: {network: {controlPlaneLoadBalancing: {enabled: true}}}`, `line 1: spec.network.controlPlaneLoadBalancing.enabled: not supported yet`},
+		{"calico section", `spec: {network: {calico: {mode: bird, envVars: {a: b}}}}`, "line 1: spec.network.calico.mode: not supported yet\nline 1: spec.network.calico.envVars: not supported yet"},
+		{"CoreDNS patches", `spec: {network: {coreDNS: {patches: [{}]}}}`, `line 1: spec.network.coreDNS.patches: not supported yet`},
+		{"kuberouter", `spec: {network: {kuberouter: {metricsPort: 1, hairpinMode: false, peerRouterIPs: a, peerRouterASNs: a, extraArgs: {a: b}, rawArgs: [a], patches: [a]}}}`,
+			"line 1: spec.network.kuberouter.metricsPort: not supported yet\n" +
+				"line 1: spec.network.kuberouter.hairpinMode: not supported yet\n" +
+				"line 1: spec.network.kuberouter.peerRouterIPs: not supported yet\n" +
+				"line 1: spec.network.kuberouter.peerRouterASNs: not supported yet\n" +
+				"line 1: spec.network.kuberouter.extraArgs: not supported yet\n" +
+				"line 1: spec.network.kuberouter.rawArgs: not supported yet\n" +
+				"line 1: spec.network.kuberouter.patches: not supported yet"},
+		{"mtu", `spec: {network: {kuberouter: {autoMTU: false, mtu: 100}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 100: must be from 576 to 65535, or 0 for the kernel's default`},
+		{"mtu and autoMTU", `spec: {network: {kuberouter: {mtu: 1400}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 1400: is used only with autoMTU: false`},
+		{"hairpin", `spec: {network: {kuberouter: {hairpin: "yes"}}}`, `line 1: spec.network.kuberouter.hairpin: invalid value "yes": must be Enabled, Allowed or Disabled`},
+		{"ipvs", `spec: {network: {kubeProxy: {mode: ipvs, ipvs: {strictARP: true}, patches: [a]}}}`,
+			`line 1: spec.network.kubeProxy.ipvs.strictARP: not supported yet` + "\n" +
+				`line 1: spec.network.kubeProxy.patches: not supported yet` + "\n" +
+				`line 1: spec.network.kubeProxy.mode: invalid value "ipvs": not supported yet`},
+		{"userspace", `spec: {network: {kubeProxy: {mode: userspace}}}`, `line 1: spec.network.kubeProxy.mode: invalid value "userspace": was removed from Kubernetes: use iptables or nftables`},
+		{"proxy mode", `spec: {network: {kubeProxy: {mode: ebpf}}}`, `line 1: spec.network.kubeProxy.mode: invalid value "ebpf": must be iptables, nftables or empty`},
+		{"bind addresses", `spec: {network: {kubeProxy: {metricsBindAddress: 0.0.0.0, healthzBindAddress: "a:1"}}}`,
+			`line 1: spec.network.kubeProxy.metricsBindAddress: invalid value "0.0.0.0": must be IP:port, such as 0.0.0.0:10249` + "\n" +
+				`line 1: spec.network.kubeProxy.healthzBindAddress: invalid value "a:1": must be IP:port, such as 0.0.0.0:10249`},
+		{"node ports", `spec: {network: {kubeProxy: {nodePortAddresses: [primary, 10.0.0.0/8]}}}`,
+			`line 1: spec.network.kubeProxy.nodePortAddresses[0]: invalid value "primary": must be a CIDR such as 192.0.2.0/24, or "primary" alone`},
+		{"iptables", `spec: {network: {kubeProxy: {iptables: {masqueradeBit: 32, syncPeriod: 1s, minSyncPeriod: 2s}}}}`,
+			`line 1: spec.network.kubeProxy.iptables.masqueradeBit: invalid value 32: must be from 0 to 31` + "\n" +
+				`line 1: spec.network.kubeProxy.iptables.minSyncPeriod: invalid value "2s": must not be longer than syncPeriod, 1s`},
+		{"nftables", `spec: {network: {kubeProxy: {nftables: {syncPeriod: -1s, minSyncPeriod: -2s}}}}`,
+			`line 1: spec.network.kubeProxy.nftables.syncPeriod: invalid value "-1s": must not be negative` + "\n" +
+				`line 1: spec.network.kubeProxy.nftables.minSyncPeriod: invalid value "-2s": must not be negative`},
+
+		// The other sections
+		{"worker profiles", `spec: {workerProfiles: [{name: a}]}`, `line 1: spec.workerProfiles: not supported yet`},
+		{"feature gates", `spec: {featureGates: [{name: a}]}`, `line 1: spec.featureGates: not supported yet`},
+		{"helm", `spec: {extensions: {helm: {concurrencyLevel: 3, charts: [{name: a}]}}}`, "line 1: spec.extensions.helm.concurrencyLevel: not supported yet\nline 1: spec.extensions.helm.charts: not supported yet"},
+		{"metrics-server patches", `spec: {metricsServer: {patches: [a]}}`, `line 1: spec.metricsServer.patches: not supported yet`},
+		{"konnectivity", `spec: {konnectivity: {externalAddress: a, agentPort: -1}}`, "line 1: spec.konnectivity.externalAddress: not supported yet\nline 1: spec.konnectivity.agentPort: invalid value -1: must be a port from 1 to 65535"},
+		{"image name", `spec: {images: {pause: {image: " a"}}}`, `line 1: spec.images.pause.image: invalid value " a": invalid reference format`},
+		{"image name with tag", `spec: {images: {coredns: {image: a:b}}}`, `line 1: spec.images.coredns.image: invalid value "a:b": must not have a tag or digest: that goes into version`},
+		{"empty image", `spec: {images: {metricsserver: {image: "", version: ""}}}`,
+			`line 1: spec.images.metricsserver.image: invalid value "": invalid reference format` + "\n" +
+				`line 1: spec.images.metricsserver.version: invalid value "": must be an image tag, with or without @sha256:…`},
+		{"image digest", `spec: {images: {pause: {version: "1@sha256:` + sha + `"}}}`, `line 1: spec.images.pause.version: invalid value "1@sha256:` + sha + `": must be an image tag, with or without @sha256:…`},
+		{"pull policy", `spec: {images: {default_pull_policy: Sometimes}}`, `line 1: spec.images.default_pull_policy: invalid value "Sometimes": must be IfNotPresent, Always or Never`},
+		{"other images", `spec: {images: {repository: a, kubeproxy: {image: a}, calico: {windows: {cni: {version: a}}}}}`,
+			"line 1: spec.images.repository: not supported yet\nline 1: spec.images.kubeproxy.image: not supported yet\nline 1: spec.images.calico.windows.cni.version: not supported yet"},
+		{"users", `spec: {installConfig: {users: {etcdUser: "", kubeSchedulerUser: "a:b"}}}`,
+			`line 1: spec.installConfig.users.etcdUser: invalid value "": must be a user name: 1 to 32 characters, no leading dash, no colon, slash or blank` + "\n" +
+				`line 1: spec.installConfig.users.kubeSchedulerUser: invalid value "a:b": must be a user name: 1 to 32 characters, no leading dash, no colon, slash or blank`},
+
+		{"everything at once, in the order of the file", "kind: A\nspec:\n  api: {prot: 1}\n  network: {calico: {mtu: 1}, podCIDR: 1}\n  api: {}\n  storage: {type: kine}\n",
+			`line 1: kind: invalid value "A": must be ClusterConfig` + "\n" +
+				`line 3: spec.api.prot: unknown field: did you mean "port"?` + "\n" +
+				`line 4: spec.network.calico.mtu: not supported yet` + "\n" +
+				`line 4: spec.network.podCIDR: invalid value "1": must be a CIDR such as 10.244.0.0/16` + "\n" +
+				`line 5: spec.api: duplicate key: already set on line 3` + "\n" +
+				`line 6: spec.storage.type: invalid value "kine": not supported yet`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := Parse([]byte(test.file))
+			if c != nil || err == nil || err.Error() != test.want {
+				t.Errorf("\n got %v\nwant %s", err, test.want)
+			}
+			if _, ok := errors.AsType[*Error](err); !ok {
+				t.Errorf("is a %T", err)
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := write("good.yaml", "spec: {api: {port: 7443}}")
+	bad := write("bad.yaml", "spec:\n  api: {port: 0}\n")
+	missing := filepath.Join(dir, "missing.yaml")
+
+	for _, test := range []struct {
+		name, path, defaultPath, stdin string
+		wantPort                       int
+		wantErr                        string
+	}{
+		{name: "given", path: good, defaultPath: missing, wantPort: 7443},
+		{name: "default", defaultPath: good, wantPort: 7443},
+		{name: "no default", defaultPath: missing, wantPort: 6443},
+		{name: "stdin", path: "-", stdin: "spec: {api: {port: 1}}", wantPort: 1},
+		{name: "empty stdin", path: "-", wantPort: 6443},
+		{name: "given and missing", path: missing, defaultPath: good,
+			wantErr: "read the configuration: open " + missing + ": no such file or directory: give --config an existing file, or leave it out to use " + good + " or the defaults"},
+		{name: "a directory", path: dir, wantErr: "read the configuration from " + dir + ": read " + dir + ": is a directory"},
+		{name: "bad file", path: bad, wantErr: bad + ":2: spec.api.port: invalid value 0: must be a port from 1 to 65535"},
+		{name: "bad stdin", path: "-", stdin: "[", wantErr: "stdin: not valid YAML: line 1: did not find expected node content"},
+		{name: "default beside", path: "-", stdin: "spec: {network: {podCIDR: 10.96.0.0/16}}",
+			wantErr: `stdin: spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.96.0.0/16`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := load(test.path, test.defaultPath, strings.NewReader(test.stdin))
+			if test.wantErr != "" {
+				if c != nil || err == nil || err.Error() != test.wantErr {
+					t.Fatalf("\n got %v\nwant %s", err, test.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Spec.API.Port != test.wantPort {
+				t.Errorf("port %d", c.Spec.API.Port)
+			}
+		})
+	}
+}
+
+// FuzzParse: no input panics, a refusal names its problems, and what is
+// accepted survives a round trip.
+func FuzzParse(f *testing.F) {
+	defaults, err := yaml.Marshal(Default())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(defaults)
+	f.Add(unsupportedFields)
+	for _, seed := range []string{
+		"", "a: &a [*a]", "spec: &a {api: *a}", "{}\n---\n{}", "spec: {api: {<<: {port: 1}}}", "? [a]\n: b",
+		"spec: {api: {sans: [a, 1.2.3.4], extraArgs: {v: 0x5, a: '\\n'}, ca: {expiresAfter: 1h}}}",
+		"metadata: {labels: {a: b}, creationTimestamp: 2026-01-01, managedFields: [{fieldsV1: {a: b}}]}",
+		"spec: {network: {kubeProxy: {iptables: {masqueradeBit: 3}}, kuberouter: {autoMTU: no, mtu: 1400}}}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse(data)
+		if err != nil {
+			problems, ok := errors.AsType[*Error](err)
+			if c != nil || !ok || len(problems.Problems) == 0 || err.Error() == "" {
+				t.Fatalf("got %v, %v", c, err)
+			}
+			return
+		}
+		roundTrip(t, c)
+	})
+}

@@ -1,0 +1,80 @@
+package v1beta1
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Names and versions of the images inside the k0s executable.
+const (
+	CoreDNSImage         = "k0s.io/coredns"
+	CoreDNSVersion       = "v1.14.7"
+	MetricsServerImage   = "k0s.io/metrics-server"
+	MetricsServerVersion = "v0.9.0"
+	PauseImage           = "k0s.io/pause"
+	PauseVersion         = "3.10.2"
+)
+
+// Default returns the configuration used where k0s.yaml says nothing. Addresses
+// of the host are left empty: see [ClusterConfig.Complete].
+func Default() *ClusterConfig {
+	ca := CASpec{
+		ExpiresAfter:            metav1.Duration{Duration: 87600 * time.Hour},
+		CertificatesExpireAfter: metav1.Duration{Duration: 8760 * time.Hour},
+	}
+	return &ClusterConfig{
+		TypeMeta:   metav1.TypeMeta{APIVersion: APIVersion, Kind: Kind},
+		ObjectMeta: metav1.ObjectMeta{Name: "k0s", Namespace: "kube-system"},
+		Spec: ClusterSpec{
+			API:     APISpec{Port: 6443, K0sAPIPort: 9443, CA: ca},
+			Storage: StorageSpec{Type: EtcdStorage, Etcd: EtcdSpec{CA: ca}},
+			Network: NetworkSpec{
+				Provider:      KubeRouterProvider,
+				PodCIDR:       "10.244.0.0/16",
+				ServiceCIDR:   "10.96.0.0/12",
+				ClusterDomain: "cluster.local",
+				KubeProxy: KubeProxySpec{
+					Mode:               AutoProxyMode,
+					MetricsBindAddress: "127.0.0.1:10249",
+					HealthzBindAddress: "127.0.0.1:10256",
+				},
+				KubeRouter: KubeRouterSpec{AutoMTU: true, Hairpin: HairpinDisabled},
+			},
+			Images: ImagesSpec{
+				CoreDNS:           Image{CoreDNSImage, CoreDNSVersion},
+				MetricsServer:     Image{MetricsServerImage, MetricsServerVersion},
+				Pause:             Image{PauseImage, PauseVersion},
+				DefaultPullPolicy: PullIfNotPresent,
+			},
+			InstallConfig: InstallConfigSpec{Users: UsersSpec{
+				EtcdUser:          "etcd",
+				KineUser:          "kube-apiserver",
+				KonnectivityUser:  "konnectivity-server",
+				KubeAPIServerUser: "kube-apiserver",
+				KubeSchedulerUser: "kube-scheduler",
+			}},
+			Konnectivity: KonnectivitySpec{AdminPort: 8133, AgentPort: 8132},
+		},
+	}
+}
+
+// Complete fills spec.api.address, if empty, with the given address of this
+// host, and spec.storage.etcd.peerAddress, if empty, with spec.api.address. It
+// then validates again, for a host address may collide with a CIDR; the error
+// is an *[Error].
+func (c *ClusterConfig) Complete(address string) error {
+	if c.Spec.API.Address == "" {
+		c.Spec.API.Address = address
+	}
+	if c.Spec.Storage.Etcd.PeerAddress == "" {
+		c.Spec.Storage.Etcd.PeerAddress = c.Spec.API.Address
+	}
+	if c.Spec.API.Address == "" {
+		return &Error{Problems: []Problem{{Path: "spec.api.address", Reason: "required: no usable IPv4 address was found on this host"}}}
+	}
+	if problems := problemsOf(c.Validate(), nil); len(problems) > 0 {
+		return &Error{Problems: problems}
+	}
+	return nil
+}
