@@ -26,16 +26,20 @@ func controllerManagerArgs(o Options) []string {
 	}
 	maps.Copy(extra, o.Config.Spec.ControllerManager.ExtraArgs)
 	return flags.Compute(flags.Args{
-		"allocate-node-cidrs":              "true",
-		"authentication-kubeconfig":        l.PKI("ccm.conf"),
-		"authorization-kubeconfig":         l.PKI("ccm.conf"),
-		"bind-address":                     "127.0.0.1",
-		"client-ca-file":                   l.PKI("ca.crt"),
-		"cluster-cidr":                     network.PodCIDR,
-		"cluster-name":                     "k0s",
-		"cluster-signing-cert-file":        l.PKI("ca.crt"),
-		"cluster-signing-key-file":         l.PKI("ca.key"),
-		"controllers":                      "*,bootstrapsigner,tokencleaner",
+		"allocate-node-cidrs":       "true",
+		"authentication-kubeconfig": l.PKI("ccm.conf"),
+		"authorization-kubeconfig":  l.PKI("ccm.conf"),
+		"bind-address":              "127.0.0.1",
+		"client-ca-file":            l.PKI("ca.crt"),
+		"cluster-cidr":              network.PodCIDR,
+		"cluster-name":              "k0s",
+		"cluster-signing-cert-file": l.PKI("ca.crt"),
+		"cluster-signing-key-file":  l.PKI("ca.key"),
+		"controllers":               "*,bootstrapsigner,tokencleaner",
+		// At its start it makes a service account token per controller: at the default of 20 requests a
+		// second that alone takes 5 s.
+		"kube-api-burst":                   "600",
+		"kube-api-qps":                     "300",
 		"kubeconfig":                       l.PKI("ccm.conf"),
 		"leader-elect":                     strconv.FormatBool(!o.Alone),
 		"node-cidr-mask-size":              "24",

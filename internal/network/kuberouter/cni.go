@@ -87,7 +87,6 @@ func (n Network) cniConfig() ([]byte, error) {
 				"ipam": object{
 					"type": "host-local", "dataDir": n.IPAMDir,
 					"ranges": [][]object{{{"subnet": n.PodCIDR.String()}}},
-					"routes": []object{{"dst": "0.0.0.0/0"}},
 				},
 			},
 			{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
