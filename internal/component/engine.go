@@ -85,7 +85,8 @@ func (e *Engine) Status() []Status {
 }
 
 // Run starts the set, keeps it until ctx ends, and stops it. When a component cannot be started,
-// what was started is stopped again and the reason returned. stopTimeout bounds the whole stop.
+// what was started is stopped again and the reason returned; trouble while stopping is logged.
+// stopTimeout bounds the whole stop.
 func (e *Engine) Run(ctx context.Context, stopTimeout time.Duration) error {
 	err := e.start(ctx)
 	if err == nil {
@@ -93,7 +94,10 @@ func (e *Engine) Run(ctx context.Context, stopTimeout time.Duration) error {
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	return errors.Join(err, e.stop(stopCtx))
+	if stopErr := e.stop(stopCtx); stopErr != nil {
+		e.log.Warn("Not everything stopped as it should", "error", stopErr)
+	}
+	return err
 }
 
 // start returns nil when all is ready or ctx has ended, else the first failure.

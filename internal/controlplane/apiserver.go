@@ -64,16 +64,18 @@ func apiServerArgs(o Options) []string {
 		"requestheader-extra-headers-prefix": "X-Remote-Extra-",
 		"requestheader-group-headers":        "X-Remote-Group",
 		"requestheader-username-headers":     "X-Remote-User",
-		"service-account-issuer":             "https://kubernetes.default.svc",
-		"service-account-jwks-uri":           "https://kubernetes.default.svc/openid/v1/jwks",
-		"service-account-key-file":           l.PKI("sa.pub"),
-		"service-account-signing-key-file":   l.PKI("sa.key"),
-		"service-cluster-ip-range":           o.Config.Spec.Network.ServiceCIDR,
-		"tls-cert-file":                      l.PKI("server.crt"),
-		"tls-cipher-suites":                  strings.Join(cipherSuites, ","),
-		"tls-min-version":                    "VersionTLS12",
-		"tls-private-key-file":               l.PKI("server.key"),
-		"v":                                  o.LogLevels[name.KubeAPIServer],
+		// Watches are told to end; else their connections hold the stop up until it is forced.
+		"shutdown-watch-termination-grace-period": "500ms",
+		"service-account-issuer":                  "https://kubernetes.default.svc",
+		"service-account-jwks-uri":                "https://kubernetes.default.svc/openid/v1/jwks",
+		"service-account-key-file":                l.PKI("sa.pub"),
+		"service-account-signing-key-file":        l.PKI("sa.key"),
+		"service-cluster-ip-range":                o.Config.Spec.Network.ServiceCIDR,
+		"tls-cert-file":                           l.PKI("server.crt"),
+		"tls-cipher-suites":                       strings.Join(cipherSuites, ","),
+		"tls-min-version":                         "VersionTLS12",
+		"tls-private-key-file":                    l.PKI("server.key"),
+		"v":                                       o.LogLevels[name.KubeAPIServer],
 	}
 	if api.OnlyBindToAddress {
 		args["bind-address"] = api.Address

@@ -2,6 +2,8 @@ package controlplane
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
@@ -34,8 +36,13 @@ func stackParams(o Options, nameservers []string) manifests.Params {
 	p.MetricsServerImage = spec.Images.MetricsServer.String()
 	p.PullPolicy = string(spec.Images.DefaultPullPolicy)
 	p.Disabled = o.DisabledStacks
-	if len(nameservers) == 0 {
-		p.DNSUpstreams = nil
+	// A resolver on the host's loopback is not there in a pod: CoreDNS would ask itself, and give up.
+	reachable := slices.DeleteFunc(slices.Clone(nameservers), func(server string) bool {
+		ip, err := netip.ParseAddr(server)
+		return err != nil || ip.IsLoopback()
+	})
+	if len(reachable) != len(nameservers) || len(reachable) == 0 {
+		p.DNSUpstreams = reachable
 	}
 	return p
 }

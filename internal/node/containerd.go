@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"text/template"
 
 	containerdclient "github.com/containerd/containerd/v2/client"
@@ -15,6 +16,7 @@ import (
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/network/kuberouter"
 	"k0s.io/k0s/internal/process"
 )
 
@@ -27,6 +29,9 @@ const (
 func containerd(o Options) component.Component {
 	l := o.Layout
 	return process.Component(name.Containerd, func() (process.Spec, error) {
+		if err := recordContainerdTraces(o); err != nil {
+			return process.Spec{}, err
+		}
 		config, err := writeContainerdConfig(o)
 		if err != nil {
 			return process.Spec{}, err
@@ -50,6 +55,21 @@ func containerd(o Options) component.Component {
 		}
 		return err
 	})
+}
+
+// recordContainerdTraces writes down what containerd leaves on the host in places it has built in.
+func recordContainerdTraces(o Options) error {
+	// It makes this directory itself, if nobody has.
+	if err := o.Journal.MakeDir(filepath.Dir(kuberouter.CNIConfig)); err != nil {
+		return err
+	}
+	// The shims' sockets, NRI's socket, and the results that libcni keeps.
+	for _, dir := range []string{"/run/containerd", "/run/containerd/s", "/run/nri", "/var/lib/cni"} {
+		if err := o.Journal.AddTreeUnlessThere(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func containerdArgs(o Options, config string) []string {
@@ -104,6 +124,8 @@ func useSystemdCgroups() bool {
 
 // network namespaces are kept below the state directory: so reset finds all of ours, and no others.
 var containerdTemplate = template.Must(template.New("containerd.toml").Parse(managedMark + `version = 3
+# This one makes /opt/containerd, for programs installed by containerd: k0s brings its own.
+disabled_plugins = ["io.containerd.internal.v1.opt"]
 imports = ["/etc/k0s/containerd.d/*.toml"]
 
 [plugins."io.containerd.cri.v1.images".pinned_images]

@@ -42,8 +42,8 @@ func prepareKubelet(o Options) error {
 			return err
 		}
 	}
-	// Paths that the kubelet and containerd have built in.
-	for _, dir := range []string{"/var/log/pods", "/var/log/containers", "/var/lib/kubelet", "/var/lib/cni"} {
+	// Paths that the kubelet has built in.
+	for _, dir := range []string{"/var/log/pods", "/var/log/containers", "/var/lib/kubelet"} {
 		if err := o.Journal.AddTreeUnlessThere(dir); err != nil {
 			return err
 		}

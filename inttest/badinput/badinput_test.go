@@ -85,19 +85,19 @@ func refuses(t *testing.T, h *testhost.Host, command string, said []string) {
 	case !errors.As(err, &failed):
 		t.Fatal(err)
 	}
-	// The sentence is all there is on the standard error, or after a log the last line of it.
-	lines := strings.Split(strings.TrimSpace(failed.Stderr), "\n")
-	sentence := lines[len(lines)-1]
+	var sentence string
+	for line := range strings.Lines(failed.Stderr) {
+		switch {
+		case strings.HasPrefix(line, "Usage") || strings.HasPrefix(line, "Error") && sentence != "":
+			t.Fatalf("more is said than a sentence:\n%v", err)
+		case strings.HasPrefix(line, "Error: "):
+			sentence = strings.TrimSpace(line)
+		}
+	}
 	t.Logf("after %.2f s: %s", took.Seconds(), sentence)
 	for _, word := range said {
 		if !strings.Contains(strings.ToLower(sentence), strings.ToLower(word)) {
-			t.Errorf("the sentence does not contain %q; all of the output:\n%v", word, err)
-		}
-	}
-	for _, line := range lines[:len(lines)-1] {
-		if strings.HasPrefix(line, "Error") || strings.HasPrefix(line, "Usage") {
-			t.Errorf("more is said than a sentence:\n%v", err)
-			break
+			t.Errorf("the sentence %q does not contain %q; all of the output:\n%v", sentence, word, err)
 		}
 	}
 	if len(sentence) > longest {

@@ -107,10 +107,13 @@ func testServices(t *testing.T, c *cluster.Cluster) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 6 {
-			if out, err := c.Exec(t.Context(), pods.Items[0].Name, "tester", "get", "http://web/"); err != nil {
+		for range 8 { // half of them go to the other pod
+			begin := time.Now()
+			out, err := c.Exec(t.Context(), pods.Items[0].Name, "tester", "get", "http://web/")
+			if err != nil {
 				t.Fatalf("%s: %v", out, err)
 			}
+			t.Logf("after %.2f s: %s", time.Since(begin).Seconds(), out)
 		}
 	})
 	t.Run("NoWayOut", func(t *testing.T) {

@@ -70,6 +70,9 @@ rmdir /oldroot
 mount --make-rshared /
 
 while read -r _; do :; done
+echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad # a host does not change once it is up
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
 ip link set lo up
 ip addr add "$address" dev eth0
 ip link set eth0 up
