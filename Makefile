@@ -40,6 +40,10 @@ build/k0s: embedded-bins/assets/index.json
 .PHONY: embedded-bins
 embedded-bins: embedded-bins/assets/index.json ## build only what k0s carries: helper programs and images
 
+.PHONY: update-pf
+update-pf: $(E)/needed ## lock the newest Debian packages of the packet filter tools
+	embedded-bins/pf/build.sh $(E)/pf --lock
+
 # The programs that k0s contains, as tools/notices wants them: folder:cgo:tags:package.
 CONTAINED := .:0:no_btrfs,no_devmapper,no_zfs,providerless,netgo,osusergo:./cmd/k0s \
 	embedded-bins/runc:1:seccomp,netgo,osusergo,urfave_cli_no_docs:github.com/opencontainers/runc \
@@ -55,7 +59,7 @@ notices: $(P)/pf.json ## write THIRD_PARTY_NOTICES.md anew, and the full texts t
 	$(write_notices) -table THIRD_PARTY_NOTICES.md -text build/THIRD_PARTY_NOTICES.txt $(CONTAINED)
 
 .PHONY: run
-run: build/k0s ## start a cluster of one node on this host, in a test host of its own; Ctrl-C ends it
+run: build/k0s ## start a cluster of one node on this host (root only); Ctrl-C ends it
 	hack/run
 
 .PHONY: clean
@@ -103,6 +107,17 @@ verify-lint-rules: ## check that make lint refuses what the house rules forbid
 		grep -q "$$rule" <<<"$$found" || { echo "lint lets pass what should give $$rule:"; echo "$$found"; exit 1; }; \
 	done; echo 'make lint refuses forbidden imports and calls.'
 
+.PHONY: verify-reproducible
+verify-reproducible: ## build the committed state in two places and compare the executables (10 minutes)
+	rm -rf build/reproducible
+	for place in one two/deeper; do \
+		git clone --quiet . build/reproducible/$$place; \
+		$(MAKE) --no-print-directory -C build/reproducible/$$place build; \
+	done
+	cmp build/reproducible/one/build/k0s build/reproducible/two/deeper/build/k0s
+	rm -rf build/reproducible
+	@echo 'Two builds of $(COMMIT) are equal, byte by byte.'
+
 .PHONY: verify-notices
 verify-notices: $(P)/pf.json ## check that THIRD_PARTY_NOTICES.md lists what k0s contains; `make notices` mends it
 	$(write_notices) -table build/THIRD_PARTY_NOTICES.md $(CONTAINED)
@@ -116,4 +131,4 @@ fix: ## mend what `make lint` finds, where a program can
 help: ## this
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile embedded-bins/build.mk
+		/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile

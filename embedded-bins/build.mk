@@ -75,10 +75,6 @@ $(P)/pf.json: $(wildcard embedded-bins/pf/*) $(E)/needed $(E)/pack embedded-bins
 	embedded-bins/pf/build.sh $(E)/pf
 	$(call pack_helper,pf,$$(cat $(E)/pf/versions))
 
-.PHONY: update-pf
-update-pf: $(E)/needed ## lock the newest Debian packages of the packet filter tools
-	embedded-bins/pf/build.sh $(E)/pf --lock
-
 # --- images
 
 pack_image = $(E)/pack image -name $(1) -version $(2) -ref k0s.io/$(1):$(2) -arch $(GOARCH) -out $(P)

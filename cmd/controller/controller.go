@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -31,6 +32,10 @@ import (
 
 // stopTimeout bounds the stop of everything.
 const stopTimeout = 60 * time.Second
+
+// settledGOGC is how much, in percent, the supervisor's heap may grow between collections once all is
+// ready.
+const settledGOGC = 50
 
 // flags of the command, beside the common ones.
 type flags struct {
@@ -161,6 +166,9 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		select {
 		case <-engine.Ready():
 			log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
+			// Unpacking and importing took memory that is not needed again.
+			debug.SetGCPercent(settledGOGC)
+			debug.FreeOSMemory()
 		case <-ctx.Done():
 		}
 	}()
@@ -255,7 +263,9 @@ func (p *plan) components(id *identity.Identity) component.Set {
 	}.Needs("etcd"))
 	if p.workloads {
 		set = append(set, controlplane.NodeCredentials(p.controller).Needs("certificates"))
-		set = append(set, node.Worker(p.node, "node-credentials", "kube-apiserver")...)
+		set = append(set, node.Worker(p.node, node.Needs{
+			Credentials: "node-credentials", APIAnswers: "kube-apiserver", APIReady: controlplane.API,
+		})...)
 	}
 	return set.Without(p.without...)
 }

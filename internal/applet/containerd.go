@@ -3,13 +3,14 @@ package applet
 import (
 	"context"
 	"fmt"
-	"k0s.io/k0s/internal/applet/name"
 	"os"
 
 	"github.com/containerd/containerd/v2/cmd/containerd/command"
 	ctrapp "github.com/containerd/containerd/v2/cmd/ctr/app"
 
 	_ "github.com/containerd/containerd/v2/cmd/containerd/builtins" // containerd's plugins
+
+	"k0s.io/k0s/internal/applet/name"
 )
 
 func containerd() int {

@@ -2,7 +2,6 @@ package applet
 
 import (
 	"flag"
-	"k0s.io/k0s/internal/applet/name"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,6 +10,8 @@ import (
 	agentoptions "sigs.k8s.io/apiserver-network-proxy/cmd/agent/app/options"
 	server "sigs.k8s.io/apiserver-network-proxy/cmd/server/app"
 	serveroptions "sigs.k8s.io/apiserver-network-proxy/cmd/server/app/options"
+
+	"k0s.io/k0s/internal/applet/name"
 )
 
 func konnectivityServer() int {

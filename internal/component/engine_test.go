@@ -87,10 +87,11 @@ func TestIndependentComponentsStartTogether(t *testing.T) {
 
 func TestFailedStartStopsTheRest(t *testing.T) {
 	var j journal
+	slowStarted := make(chan struct{})
 	broken := j.component("etcd").Needs("certificates")
-	broken.Ready = func(context.Context) error { return errors.New("port 2380 is taken") }
+	broken.Ready = func(context.Context) error { <-slowStarted; return errors.New("port 2380 is taken") }
 	slow := j.component("containerd")
-	slow.Ready = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	slow.Ready = func(ctx context.Context) error { close(slowStarted); <-ctx.Done(); return ctx.Err() }
 	set := Set{j.component("certificates"), broken, slow, j.component("apiserver").Needs("etcd")}
 	e, err := NewEngine(set, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +25,9 @@ var cipherSuites = []string{
 	"TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 }
 
+// apiServer is ready as soon as it answers: a kubelet can register then.
 func apiServer(o Options) component.Component {
-	l, api := o.Layout, o.Config.Spec.API
+	api := o.Config.Spec.API
 	return process.Component(name.KubeAPIServer, func() (process.Spec, error) {
 		spec, err := o.spec(name.KubeAPIServer, o.Config.Spec.InstallConfig.Users.KubeAPIServerUser, apiServerArgs(o))
 		spec.StopTimeout = apiServerStopTimeout
@@ -33,7 +35,22 @@ func apiServer(o Options) component.Component {
 			spec.Capabilities = []uintptr{unix.CAP_NET_BIND_SERVICE}
 		}
 		return spec, err
-	}, probe.HTTP(api.LocalURL()+"/readyz", l.PKI("ca.crt"), l.PKI("admin.crt"), l.PKI("admin.key")))
+	}, o.askAPI("/livez/ping"))
+}
+
+// API is the name of the component that is ready when the API server is: when the roles are there
+// that everybody but administrators and nodes depends on. That is a second after its first answer.
+const API = "api"
+
+func apiReady(o Options) component.Component {
+	return component.Component{Name: API, Ready: func(ctx context.Context) error {
+		return probe.Until(ctx, o.askAPI("/readyz"), nil)
+	}}
+}
+
+func (o Options) askAPI(path string) check {
+	l := o.Layout
+	return probe.HTTP(o.Config.Spec.API.LocalURL()+path, l.PKI("ca.crt"), l.PKI("admin.crt"), l.PKI("admin.key"))
 }
 
 func apiServerArgs(o Options) []string {

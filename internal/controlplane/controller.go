@@ -37,11 +37,12 @@ func Controller(o Options) component.Set {
 		certificates(o),
 		etcd(o).Needs("certificates"),
 		apiServer(o).Needs("certificates", name.Etcd),
-		controllerManager(o).Needs(name.KubeAPIServer),
-		scheduler(o).Needs(name.KubeAPIServer),
-		csrApprover(o).Needs(name.KubeAPIServer),
-		nodeRole(o).Needs(name.KubeAPIServer),
-		manifestDeployer(o).Needs(name.KubeAPIServer),
+		apiReady(o).Needs(name.KubeAPIServer),
+		controllerManager(o).Needs(API),
+		scheduler(o).Needs(API),
+		csrApprover(o).Needs(API),
+		nodeRole(o).Needs(API),
+		manifestDeployer(o).Needs(API),
 	}
 }
 
@@ -74,7 +75,7 @@ type check = func(context.Context) error
 func (o Options) spec(program, user string, args []string) (process.Spec, error) {
 	u, err := o.lookupUser(user)
 	return process.Spec{
-		Args: args, Env: tuning(program), Dir: o.Layout.DataDir, UID: u.UID, GID: u.GID,
+		Args: args, Dir: o.Layout.DataDir, UID: u.UID, GID: u.GID,
 		PIDFile: o.Layout.PIDFile(program), Log: o.Log.With("component", program),
 	}, err
 }
@@ -85,16 +86,4 @@ func (o Options) lookupUser(name string) (host.User, error) {
 		o.Log.Debug("No such user: its programs run as root", "user", name)
 	}
 	return u, err
-}
-
-// tuning is the environment that makes a program small: how much the Go heap may grow before it is
-// collected, as measured in docs/performance.md.
-func tuning(program string) []string {
-	switch program {
-	case name.KubeAPIServer:
-		return []string{"GOGC=40"}
-	case name.KubeControllerManager:
-		return []string{"GOGC=50"}
-	}
-	return nil
 }

@@ -28,7 +28,7 @@ func etcd(o Options) component.Component {
 func etcdArgs(o Options) []string {
 	l, store := o.Layout, o.Config.Spec.Storage.Etcd
 	peer := "https://" + net.JoinHostPort(store.PeerAddress, strconv.Itoa(etcdPeerPort))
-	return flags.Compute(flags.Args{
+	args := flags.Args{
 		"name":                        o.MemberName,
 		"data-dir":                    l.Etcd(),
 		"listen-client-urls":          etcdClientURL,
@@ -46,5 +46,10 @@ func etcdArgs(o Options) []string {
 		"peer-trusted-ca-file":        l.PKI("etcd", "ca.crt"),
 		"tls-min-version":             "TLS1.2",
 		"log-level":                   o.LogLevels[name.Etcd],
-	}, store.ExtraArgs, store.RawArgs)
+	}
+	if o.Alone {
+		// After a restart a member sits an election time-out out before it elects itself.
+		args["heartbeat-interval"], args["election-timeout"] = "50", "250" // ms
+	}
+	return flags.Compute(args, store.ExtraArgs, store.RawArgs)
 }

@@ -36,6 +36,7 @@ func controllerManagerArgs(o Options) []string {
 		"cluster-signing-cert-file": l.PKI("ca.crt"),
 		"cluster-signing-key-file":  l.PKI("ca.key"),
 		"controllers":               "*,bootstrapsigner,tokencleaner",
+		"flex-volume-plugin-dir":    l.VolumePlugins(),
 		// At its start it makes a service account token per controller: at the default of 20 requests a
 		// second that alone takes 5 s.
 		"kube-api-burst":                   "600",

@@ -62,6 +62,9 @@ func (l Layout) Images() string { return l.data("images", nil) }
 // Manifests is where users drop their stacks.
 func (l Layout) Manifests() string { return l.data("manifests", nil) }
 
+// VolumePlugins is where flex volume plugins are dropped.
+func (l Layout) VolumePlugins() string { return l.data("kubelet-plugins", []string{"volume", "exec"}) }
+
 // KubeletConf is the kubelet's kubeconfig.
 func (l Layout) KubeletConf() string { return l.data("kubelet.conf", nil) }
 

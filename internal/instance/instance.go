@@ -41,7 +41,7 @@ type Lock struct {
 // Acquire locks run and data directory for this process, and says so in the runtime configuration.
 func Acquire(l host.Layout, role, statusSocket string) (*Lock, error) {
 	lock := &Lock{file: l.Run("k0s.yaml")}
-	for _, dir := range []string{l.RunDir, l.DataDir} {
+	for _, dir := range []string{l.DataDir, l.RunDir} {
 		if err := host.MakeDir(dir, 0o755, os.Geteuid()); err != nil {
 			return nil, errors.Join(err, lock.Release())
 		}
@@ -93,7 +93,7 @@ func lockFile(path string) (*os.File, error) {
 			}
 			holder := make([]byte, 20)
 			n, _ := f.Read(holder)
-			return nil, fmt.Errorf("another k0s is using it (process %s): stop that one first, or give this one a --data-dir on another host",
+			return nil, fmt.Errorf("another k0s (process %s) is using it: stop that one first",
 				strings.TrimSpace(string(holder[:n])))
 		}
 		// The one before us may have removed the file between our opening and locking it.

@@ -18,7 +18,7 @@ func TestOnlyOne(t *testing.T) {
 		"same data dir": {DataDir: l.DataDir, RunDir: t.TempDir()},
 		"same run dir":  {DataDir: t.TempDir(), RunDir: l.RunDir},
 	} {
-		if _, err := Acquire(other, "controller", ""); err == nil || !strings.Contains(err.Error(), "another k0s is using it") {
+		if _, err := Acquire(other, "controller", ""); err == nil || !strings.Contains(err.Error(), "is using it: stop that one first") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -100,6 +100,7 @@ func writeContainerdConfig(o Options) (string, error) {
 // containerdFacts are what the configuration depends on.
 type containerdFacts struct {
 	BinDir        string
+	RuncRoot      string // where runc keeps its containers' state
 	PauseImage    string
 	SystemdCgroup bool
 	// RestrictOOMScoreAdj: this process may not lower oom_score_adj, nor may runc.
@@ -109,6 +110,7 @@ type containerdFacts struct {
 func (o Options) containerdFacts() containerdFacts {
 	return containerdFacts{
 		BinDir:              o.Layout.Bin(),
+		RuncRoot:            o.Layout.Run("runc"),
 		PauseImage:          o.Config.Spec.Images.Pause.String(),
 		SystemdCgroup:       useSystemdCgroups(),
 		RestrictOOMScoreAdj: !host.HasCapability(unix.CAP_SYS_RESOURCE),
@@ -144,6 +146,7 @@ imports = ["/etc/k0s/containerd.d/*.toml"]
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   BinaryName = {{printf "%q" (print .BinDir "/runc")}}
+  Root = {{printf "%q" .RuncRoot}}
   SystemdCgroup = {{.SystemdCgroup}}
 `))
 

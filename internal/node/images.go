@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"io"
 
 	containerdclient "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -65,6 +66,10 @@ func importImage(ctx context.Context, client *containerdclient.Client, image ass
 	defer archive.Close()
 	imgs, err := client.Import(ctx, archive, containerdclient.WithImageLabels(pinned))
 	if err != nil {
+		return false, err
+	}
+	// The archive is checked when it is read to its end, where the importer need not have gone.
+	if _, err := io.Copy(io.Discard, archive); err != nil {
 		return false, err
 	}
 	for _, img := range imgs {

@@ -29,15 +29,13 @@ func kubelet(o Options) component.Component {
 		if err := prepareKubelet(o); err != nil {
 			return process.Spec{}, err
 		}
-		spec := o.spec(name.Kubelet, kubeletArgs(o))
-		spec.Env = append(spec.Env, "GOGC=50")
-		return spec, nil
+		return o.spec(name.Kubelet, kubeletArgs(o)), nil
 	}, probe.PlainHTTP(kubeletHealthz))
 }
 
 // prepareKubelet writes the kubelet's configuration, and down what it will leave on the host.
 func prepareKubelet(o Options) error {
-	for _, dir := range []string{o.Layout.KubeletRoot, o.kubeletPKI(), o.volumePlugins()} {
+	for _, dir := range []string{o.Layout.KubeletRoot, o.kubeletPKI(), o.Layout.VolumePlugins()} {
 		if err := host.MakeDir(dir, 0o755, 0); err != nil {
 			return err
 		}
@@ -68,7 +66,6 @@ func prepareKubelet(o Options) error {
 }
 
 func (o Options) kubeletPKI() string        { return o.Layout.KubeletRoot + "/pki" }
-func (o Options) volumePlugins() string     { return o.Layout.DataDir + "/kubelet-plugins/volume/exec" }
 func (o Options) kubeletConfigFile() string { return o.Layout.Run("kubelet", "config.yaml") }
 
 func kubeletArgs(o Options) []string {
@@ -123,7 +120,7 @@ func kubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*kubeletv
 		RotateCertificates:     true,
 		ServerTLSBootstrap:     true,
 		TLSMinVersion:          "VersionTLS12",
-		VolumePluginDir:        o.volumePlugins(),
+		VolumePluginDir:        o.Layout.VolumePlugins(),
 	}
 	if systemdCgroups {
 		c.CgroupDriver = "systemd"

@@ -37,18 +37,25 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// Worker is what a worker consists of. credentials and api are the names of the components that
-// provide the kubeconfigs of kubelet and kube-proxy, and the API server they lead to.
-func Worker(o Options, credentials, api string) component.Set {
+// Needs are the names of components, not of the worker's own, that a worker waits for.
+type Needs struct {
+	// Credentials provides the kubeconfigs of kubelet and kube-proxy.
+	Credentials string
+	// APIAnswers and APIReady are the API that these lead to, before and after it has its roles.
+	APIAnswers, APIReady string
+}
+
+// Worker is what a worker consists of.
+func Worker(o Options, needs Needs) component.Set {
 	set := component.Set{
 		helpers(o),
 		kernel(o),
 		containerd(o).Needs("helpers"),
 		images(o).Needs(name.Containerd),
 		// Started before the API answers, the kubelet sits out time-outs of 10 s.
-		kubelet(o).Needs(credentials, "images", "kernel", api),
-		registration(o).Needs(credentials, api),
-		kubeProxy(o).Needs("helpers", "registration"),
+		kubelet(o).Needs(needs.Credentials, needs.APIAnswers, "images", "kernel"),
+		registration(o).Needs(needs.Credentials, needs.APIAnswers),
+		kubeProxy(o).Needs("helpers", "registration", needs.APIReady),
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
 		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"strconv"
@@ -22,7 +23,7 @@ func Relay(r io.Reader, log *slog.Logger, also ...func(msg string)) {
 	last := slog.LevelInfo
 	for {
 		line, err := in.ReadSlice('\n')
-		for err == bufio.ErrBufferFull { // drop the rest of an overlong line
+		for errors.Is(err, bufio.ErrBufferFull) { // drop the rest of an overlong line
 			_, err = in.ReadSlice('\n')
 		}
 		if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {

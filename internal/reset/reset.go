@@ -59,7 +59,9 @@ func Run(ctx context.Context, o Options) error {
 		do(fmt.Sprintf("undoing %s %s", e.Kind, e.Name), undo(ctx, o.Layout, e))
 	}
 	do("removing "+o.Layout.RunDir, removeAll(o.Layout.RunDir))
-	if !o.KeepData {
+	if o.KeepData {
+		do("removing the kubelet's sockets", removeSockets(o.Layout.KubeletRoot))
+	} else {
 		if len(errs) > 0 {
 			return errors.Join(append(errs, errors.New("the data directory was left, so that `k0s reset` can try again"))...)
 		}
@@ -242,6 +244,22 @@ func unmountBelow(dirs []string) error {
 // unescape undoes the octal escapes of /proc/self/mountinfo.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// removeSockets removes the sockets in dir and its directories; the kubelet leaves its own behind.
+func removeSockets(dir string) error {
+	for _, pattern := range []string{"*.sock", "*/*.sock"} {
+		sockets, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, socket := range sockets {
+			if err := os.Remove(socket); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // removeAll removes dir with all below it; a dir that is a mount point is emptied.

@@ -48,8 +48,11 @@ var budgets = []struct {
 
 // Report is what was measured.
 type Report struct {
-	CPUs      int        `json:"cpus"`
-	Kernel    string     `json:"kernel"`
+	CPUs   int    `json:"cpus"`
+	Kernel string `json:"kernel"`
+	// Load is the machine's load average over a minute before the first run: what others did
+	// meanwhile is in all the times.
+	Load      float64    `json:"load"`
 	Figures   []*Figure  `json:"figures"`
 	Processes []*Process `json:"processes"`
 
@@ -80,6 +83,9 @@ func newReport() *Report {
 	r := &Report{CPUs: runtime.NumCPU(), named: map[string]*Figure{}}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		r.Kernel = strings.TrimSpace(string(release))
+	}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		_, _ = fmt.Sscan(string(load), &r.Load)
 	}
 	for _, b := range budgets {
 		f := &Figure{Name: b.what, Unit: b.unit, Budget: b.budget, Peer: b.peer}
@@ -261,6 +267,9 @@ func (r *Report) process(name string) *Process {
 
 func (r *Report) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if r.Load > 0.5 {
+		fmt.Fprintf(w, "The machine was busy before the first run (load %.1f): times are too long.\n", r.Load)
+	}
 	fmt.Fprintf(t, "WHAT\tMEDIAN\tUNIT\tBUDGET\t\tUPSTREAM\tSAMPLES\n")
 	for _, f := range r.Figures {
 		if len(f.Samples) == 0 {

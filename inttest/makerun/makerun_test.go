@@ -43,7 +43,7 @@ func TestMakeRun(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	says(t, ctx, run, "Ready", "kubectl")
+	says(t, ctx, run, "ready", "kubectl", "Ctrl-C")
 
 	if err := run.Interrupt(syscall.SIGINT); err != nil {
 		t.Fatal(err)

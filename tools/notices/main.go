@@ -309,7 +309,7 @@ func debianWork(name, version, source, sourceVersion, copyright string) (work, e
 // --- output
 
 const sourceOffer = `The Debian packages are redistributed as Debian built them. Their corresponding source is
-the source package named beside each one, in exactly that version: ` + "`apt-get source NAME=VERSION`" + `
+the source package named beside each one, in the same version: ` + "`apt-get source NAME=VERSION`" + `
 fetches it from any Debian mirror with deb-src, and Debian's snapshot archive keeps every
 version that ever was. Whoever gets k0s from you may ask you for the same source.
 `
@@ -323,10 +323,14 @@ func renderTable(works, packed []work) []byte {
 	for _, w := range works {
 		fmt.Fprintf(&out, "| %s | %s | %s |\n", w.name, w.version, w.terms)
 	}
-	out.WriteString("\n## Debian packages\n\nThe packet filter tools are made of these.\n\n" +
-		"| package | version | terms | source package |\n|---|---|---|---|\n")
+	// Without versions: a build takes a newer package where the mirror has dropped the
+	// locked one, which must not make this table wrong.
+	out.WriteString("\n## Debian packages\n\nThe packet filter tools are made of these, in the versions of embedded-bins/pf/packages.lock;\n" +
+		"the full texts name the versions that were used.\n\n" +
+		"| package | terms | source package |\n|---|---|---|\n")
 	for _, w := range packed {
-		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", w.name, w.version, w.terms, w.source)
+		source, _, _ := strings.Cut(w.source, " ")
+		fmt.Fprintf(&out, "| %s | %s | %s |\n", w.name, w.terms, source)
 	}
 	out.WriteString("\n" + sourceOffer + "\nLinked statically, from the Debian system that builds k0s (the full notices name the versions): into\n" +
 		"runc glibc (" + terms["glibc"] + ") and libseccomp (" + terms["libseccomp"] + "); into pause and the launcher of the packet\n" +

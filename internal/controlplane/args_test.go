@@ -1,0 +1,163 @@
+package controlplane
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// options is a controller with default configuration, changed by change.
+func options(t *testing.T, change func(*Options)) Options {
+	t.Helper()
+	config := v1beta1.Default()
+	if err := config.Complete("192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{
+		NodeName: "n1", MemberName: "m1", Config: config, Alone: true, Log: slog.New(slog.DiscardHandler),
+		Layout:    host.Layout{DataDir: "/d", RunDir: "/r", KubeletRoot: "/d/kubelet"},
+		LogLevels: map[string]string{"etcd": "info", "kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0"},
+	}
+	if change != nil {
+		change(&o)
+	}
+	return o
+}
+
+func TestArgs(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		args   func(Options) []string
+		change func(*Options)
+		want   []string // all of these
+		absent []string // none that starts with one of these
+	}{
+		{"etcd serves clients on loopback only, with mutual TLS", etcdArgs, nil, []string{
+			"--name=m1", "--data-dir=/d/etcd", "--listen-client-urls=https://127.0.0.1:2379", "--client-cert-auth=true",
+			"--listen-peer-urls=https://192.0.2.1:2380", "--peer-client-cert-auth=true", "--peer-trusted-ca-file=/d/pki/etcd/ca.crt",
+			"--initial-cluster=m1=https://192.0.2.1:2380", "--election-timeout=250",
+		}, nil},
+		{"etcd with peers keeps its own election time-out", etcdArgs, func(o *Options) { o.Alone = false }, nil, []string{"--election-timeout", "--heartbeat"}},
+		{"etcd: extraArgs and rawArgs", etcdArgs, func(o *Options) {
+			o.Config.Spec.Storage.Etcd.Args = v1beta1.Args{ExtraArgs: map[string]string{"name": "x"}, RawArgs: []string{"--a", "--a"}}
+		}, []string{"--name=x", "--a"}, []string{"--name=m1"}},
+		{"API server", apiServerArgs, nil, []string{
+			"--advertise-address=192.0.2.1", "--secure-port=6443", "--authorization-mode=Node,RBAC", "--anonymous-auth=false",
+			"--enable-admission-plugins=NodeRestriction", "--service-cluster-ip-range=10.96.0.0/12", "--tls-min-version=VersionTLS12",
+			"--etcd-servers=https://127.0.0.1:2379", "--kubelet-certificate-authority=/d/pki/ca.crt",
+			"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		}, []string{"--bind-address"}},
+		{"API server on one address and another port", apiServerArgs, func(o *Options) {
+			o.Config.Spec.API.OnlyBindToAddress, o.Config.Spec.API.Port = true, 443
+		}, []string{"--bind-address=192.0.2.1", "--secure-port=443"}, nil},
+		{"API server: extraArgs override", apiServerArgs, func(o *Options) {
+			o.Config.Spec.API.ExtraArgs = map[string]string{"anonymous-auth": "true"}
+		}, []string{"--anonymous-auth=true"}, []string{"--anonymous-auth=false"}},
+		{"controller manager alone", controllerManagerArgs, nil, []string{
+			"--leader-elect=false", "--bind-address=127.0.0.1", "--cluster-cidr=10.244.0.0/16", "--node-cidr-mask-size=24",
+			"--use-service-account-credentials=true", "--controllers=*,bootstrapsigner,tokencleaner",
+		}, nil},
+		{"controller manager: extraArgs win over the flag", controllerManagerArgs, func(o *Options) {
+			o.ControllerManagerArgs = map[string]string{"node-cidr-mask-size": "25", "v": "3"}
+			o.Config.Spec.ControllerManager.ExtraArgs = map[string]string{"node-cidr-mask-size": "26"}
+		}, []string{"--node-cidr-mask-size=26", "--v=3"}, []string{"--node-cidr-mask-size=25"}},
+		{"scheduler among others", schedulerArgs, func(o *Options) { o.Alone = false }, []string{"--leader-elect=true", "--bind-address=127.0.0.1"}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := tc.args(options(t, tc.change))
+			for _, want := range tc.want {
+				if !slices.Contains(got, want) {
+					t.Errorf("missing %s in %q", want, got)
+				}
+			}
+			for _, prefix := range tc.absent {
+				if slices.ContainsFunc(got, func(arg string) bool { return strings.HasPrefix(arg, prefix) }) {
+					t.Errorf("unwanted %s in %q", prefix, got)
+				}
+			}
+		})
+	}
+}
+
+func TestStackParams(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		nameservers []string
+		want        []string
+	}{
+		{"the kubelet's resolv.conf does", []string{"192.0.2.53", "2001:db8::53"}, []string{"/etc/resolv.conf"}},
+		{"no name server: nothing to forward to", nil, nil},
+		{"loopback is not there in a pod", []string{"127.0.0.1", "192.0.2.53"}, []string{"192.0.2.53"}},
+		{"only loopback", []string{"127.0.0.1", "::1"}, nil},
+	} {
+		p := stackParams(options(t, nil), tc.nameservers)
+		if !slices.Equal(p.DNSUpstreams, tc.want) {
+			t.Errorf("%s: got %q, want %q", tc.name, p.DNSUpstreams, tc.want)
+		}
+		if p.DNSIP != "10.96.0.10" || p.ClusterDomain != "cluster.local" {
+			t.Errorf("%s: got %+v", tc.name, p)
+		}
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	dir := t.TempDir()
+	o := options(t, func(o *Options) {
+		o.Layout = host.Layout{DataDir: dir, RunDir: dir, KubeletRoot: filepath.Join(dir, "kubelet")}
+	})
+	// Twice: nothing is to change the second time.
+	var before map[string]string
+	for range 2 {
+		if err := makeCertificates(o); err != nil {
+			t.Fatal(err)
+		}
+		if err := makeNodeCredentials(o); err != nil {
+			t.Fatal(err)
+		}
+		after := contents(t, dir)
+		for file, content := range before {
+			if after[file] != content {
+				t.Errorf("%s changed without a reason", file)
+			}
+		}
+		before = after
+	}
+	for _, file := range []string{"admin.conf", "ccm.conf", "scheduler.conf", "kube-proxy.conf", "etcd/peer.key"} {
+		st, err := os.Stat(o.Layout.PKI(file))
+		if err != nil || st.Mode().Perm()&0o007 != 0 {
+			t.Errorf("%s: %v, %v: others must not read it", file, st, err)
+		}
+	}
+	// An address more: the server's certificate is made anew, the authority is kept.
+	o.Config.Spec.API.SANs = []string{"k0s.example"}
+	if err := makeCertificates(o); err != nil {
+		t.Fatal(err)
+	}
+	after := contents(t, dir)
+	if after["pki/server.crt"] == before["pki/server.crt"] || after["pki/ca.crt"] != before["pki/ca.crt"] {
+		t.Error("want a new server certificate from the same authority")
+	}
+}
+
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	if err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		name, _ := filepath.Rel(dir, path)
+		files[name] = string(content)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
