@@ -23,6 +23,7 @@ import (
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/instance"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/memory"
 	"k0s.io/k0s/internal/node"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/internal/status"
@@ -35,7 +36,7 @@ const stopTimeout = 60 * time.Second
 
 // settledGOGC is how much, in percent, the supervisor's heap may grow between collections once all is
 // ready.
-const settledGOGC = 50
+const settledGOGC = 30
 
 // flags of the command, beside the common ones.
 type flags struct {
@@ -168,7 +169,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 			log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
 			// Unpacking and importing took memory that is not needed again.
 			debug.SetGCPercent(settledGOGC)
-			debug.FreeOSMemory()
+			memory.GiveBack()
 		case <-ctx.Done():
 		}
 	}()

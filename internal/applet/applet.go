@@ -57,6 +57,6 @@ func Run(program string, args []string) int {
 	os.Args = append([]string{program}, args...)
 	// The process was started through /proc/self/exe; give ps and pgrep the program's own name.
 	_ = os.WriteFile("/proc/self/comm", []byte(program), 0)
-	tuneGC(program)
+	settleMemory(program)
 	return run()
 }

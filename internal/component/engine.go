@@ -128,23 +128,17 @@ func (e *Engine) start(ctx context.Context) error {
 }
 
 func (e *Engine) startOne(ctx context.Context, c Component, readies map[string]chan struct{}) error {
-	var last string
 	for _, need := range c.needs {
 		select {
 		case <-readies[need]:
-		default:
-			last = need
-			select {
-			case <-readies[need]:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	e.update(c.Name, func(s *Status) { s.State, s.StartedAt, s.WaitedFor = Starting, time.Since(e.begin), last })
+	e.update(c.Name, func(s *Status) { s.State, s.StartedAt, s.WaitedFor = Starting, time.Since(e.begin), e.lastReady(c.needs) })
 	for _, step := range []func(context.Context) error{c.Start, c.Ready} {
 		if step == nil {
 			continue
@@ -160,6 +154,17 @@ func (e *Engine) startOne(ctx context.Context, c Component, readies map[string]c
 	e.log.Debug("Component is ready", "component", c.Name, "after", time.Since(e.begin).Round(time.Millisecond))
 	close(readies[c.Name])
 	return nil
+}
+
+// lastReady is the one of needs that became ready last. The caller holds the lock.
+func (e *Engine) lastReady(needs []string) string {
+	last := ""
+	for _, need := range needs {
+		if last == "" || e.status[need].ReadyAt > e.status[last].ReadyAt {
+			last = need
+		}
+	}
+	return last
 }
 
 // stop stops every component that was started as soon as all that need it have stopped.

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -121,4 +123,30 @@ func (c *Cluster) ChildProcesses() (map[string][]testhost.ProcessInfo, error) {
 		}
 	}
 	return children, nil
+}
+
+// notOurs are the caches that kubectl keeps for the user who runs it.
+var notOurs = regexp.MustCompile(`^file /root(/\.kube\b.*)? `)
+
+// Snapshot takes down what is on the host, but for what does not come from k0s.
+func Snapshot(t testing.TB, h *testhost.Host) testhost.Snapshot {
+	t.Helper()
+	s, err := h.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(s, func(thing string, _ bool) bool { return notOurs.MatchString(thing) })
+	return s
+}
+
+// MustBeAsBefore fails the test for all that a host has more, or less, than it had before.
+func MustBeAsBefore(t testing.TB, h *testhost.Host, before testhost.Snapshot) {
+	t.Helper()
+	after := Snapshot(t, h)
+	for _, thing := range before.Added(after) {
+		t.Errorf("left behind: %s", thing)
+	}
+	for _, thing := range after.Added(before) {
+		t.Errorf("taken away: %s", thing)
+	}
 }

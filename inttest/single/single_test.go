@@ -19,7 +19,7 @@ func TestSingle(t *testing.T) {
 	}
 	image := cluster.PutImage(t, host)
 	workloads(t, host)
-	before := snapshot(t, host)
+	before := cluster.Snapshot(t, host)
 
 	c := cluster.New(host, "--single")
 	cold := c.Run(t)
@@ -39,6 +39,7 @@ func TestSingle(t *testing.T) {
 		t.Run("Job", func(t *testing.T) { testJob(t, c) })
 		t.Run("Liveness", func(t *testing.T) { testLiveness(t, c) })
 	})
+	t.Run("Commands", func(t *testing.T) { testCommands(t, c) })
 	t.Run("Network", func(t *testing.T) {
 		t.Run("DNS", func(t *testing.T) { testDNS(t, c) })
 		t.Run("Services", func(t *testing.T) { testServices(t, c) })

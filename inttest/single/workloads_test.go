@@ -15,6 +15,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/testhost"
@@ -47,6 +48,41 @@ func testStatus(t *testing.T, c *cluster.Cluster) {
 	begin := time.Now()
 	c.Must(t, "status")
 	t.Logf("k0s status took %.2f s", time.Since(begin).Seconds())
+}
+
+func testCommands(t *testing.T, c *cluster.Cluster) {
+	config, err := clientcmd.Load([]byte(c.Must(t, "kubeconfig", "admin")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range config.Clusters {
+		if want := "https://" + c.Host.IP + ":6443"; server.Server != want {
+			t.Errorf("the administrator's kubeconfig, for use elsewhere, names the API %s, not %s", server.Server, want)
+		}
+	}
+	for _, test := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"version"}, []string{"v1."}},
+		{[]string{"version", "--all"}, []string{"kubernetes", "etcd", "containerd", "runc", "coredns"}},
+		{[]string{"status"}, []string{"controller"}},
+		{[]string{"status", "-o", "yaml"}, []string{"Version: v"}},
+		{[]string{"completion", "bash"}, []string{"k0s"}},
+		{[]string{"ctr", "-n", "k8s.io", "containers", "list"}, []string{"k0s.test/tools:1"}},
+		{[]string{"kubectl", "get", "--raw", "/readyz"}, []string{"ok"}},
+	} {
+		out := c.Must(t, test.args...)
+		for _, want := range test.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("k0s %s does not say %q: %s", strings.Join(test.args, " "), want, out)
+			}
+		}
+	}
+	var versions map[string]any
+	if text := c.Must(t, "version", "--all", "--json"); json.Unmarshal([]byte(text), &versions) != nil {
+		t.Errorf("k0s version --all --json is no JSON object: %s", text)
+	}
 }
 
 func testPod(t *testing.T, c *cluster.Cluster) {

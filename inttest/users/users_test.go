@@ -1,10 +1,13 @@
-// Package users proves that the children run as users of their own where those exist.
+// Package users proves that the children run as users of their own where those exist, and that
+// k0s lives, and is reset, in a data directory of the user's choice.
 package users
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/testhost"
@@ -34,7 +37,9 @@ func TestOwnUsers(t *testing.T) {
 		uids[user] = uid
 	}
 
-	c := cluster.New(host, "--single")
+	const data = "/var/lib/another-place"
+	before := cluster.Snapshot(t, host)
+	c := cluster.New(host, "--single", "--data-dir", data)
 	c.Run(t)
 	children, err := c.ChildProcesses()
 	if err != nil {
@@ -50,10 +55,19 @@ func TestOwnUsers(t *testing.T) {
 		}
 	}
 	// No one but its user, and root, reads a component's secrets.
-	for _, line := range strings.Split(strings.TrimSpace(host.Run(t, "find", cluster.DataDir+"/pki", "-name", "*.key", "-printf", "%m %u %P\n")), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(host.Run(t, "find", data+"/pki", "-name", "*.key", "-printf", "%m %u %P\n")), "\n") {
 		mode, _, _ := strings.Cut(line, " ")
 		if !strings.HasSuffix(mode, "00") && !strings.HasSuffix(mode, "40") {
 			t.Errorf("a key is open to others: %s", line)
 		}
 	}
+
+	c.Must(t, "kubectl", "--data-dir", data, "get", "nodes")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := c.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.Must(t, "reset", "--data-dir", data)
+	cluster.MustBeAsBefore(t, host, before)
 }
