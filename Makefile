@@ -87,7 +87,7 @@ inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' c
 
 .PHONY: bench
 bench: build/k0s ## measure size, start-up, memory and CPU, as a table and as JSON
-	go run ./inttest/bench
+	go run ./inttest/bench -json build/bench.json
 
 # Tools have a module of their own, so that they cannot move the versions of ours.
 GOLANGCI := go tool -modfile=tools/go.mod golangci-lint

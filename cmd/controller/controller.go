@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -168,7 +169,9 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		case <-engine.Ready():
 			log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
 			// Unpacking and importing took memory that is not needed again.
-			debug.SetGCPercent(settledGOGC)
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(settledGOGC)
+			}
 			memory.GiveBack()
 		case <-ctx.Done():
 		}
@@ -201,6 +204,10 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	}
 	if err := config.Complete(address.String()); err != nil {
 		return nil, err
+	}
+	if api, err := netip.ParseAddr(config.Spec.API.Address); err == nil && api.IsLoopback() {
+		return nil, fmt.Errorf("this host has no address but loopback, which nobody else can use, not even its pods: " +
+			"bring a network interface up, or name the address in spec.api.address")
 	}
 	layout, err := host.NewLayout(f.DataDir, f.kubeletRoot)
 	if err != nil {
@@ -280,7 +287,7 @@ func preflight(p *plan) error {
 		needed = firstStart
 	}
 	errs := []error{host.FreeSpace(layout.DataDir, needed)}
-	ports := controlplane.Ports(p.controller.Config)
+	ports := controlplane.Ports(p.controller.Config, p.without)
 	if p.workloads {
 		ports = append(ports, node.Ports(p.controller.Config)...)
 		if _, err := host.CgroupVersion(); err != nil {

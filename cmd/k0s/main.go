@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"k0s.io/k0s/cmd/controller"
 	"k0s.io/k0s/cmd/ctr"
@@ -14,9 +15,10 @@ import (
 	"k0s.io/k0s/cmd/kubectl"
 	"k0s.io/k0s/cmd/reset"
 	"k0s.io/k0s/cmd/status"
-	"k0s.io/k0s/cmd/version"
+	versioncmd "k0s.io/k0s/cmd/version"
 	"k0s.io/k0s/internal/applet"
 	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/version"
 )
 
 func main() {
@@ -31,6 +33,8 @@ func main() {
 	case isApplet:
 		os.Exit(applet.Run(program, args))
 	}
+	// The linked-in programs have put flags of their own into the one set that cobra adds to everyone's.
+	pflag.CommandLine = pflag.NewFlagSet(os.Args[0], pflag.ContinueOnError)
 	root := command()
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
@@ -47,6 +51,7 @@ func command() *cobra.Command {
 		Short: "A whole Kubernetes in one executable",
 		Long: "k0s turns this host into a Kubernetes control plane, a node, or both.\n" +
 			"`k0s controller --single` starts a cluster of one node.",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -56,7 +61,7 @@ func command() *cobra.Command {
 		ctr.Command(),
 		kubeconfig.Command(),
 		status.Command(),
-		version.Command(),
+		versioncmd.Command(),
 		reset.Command(),
 	)
 	return root

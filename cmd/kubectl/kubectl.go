@@ -12,7 +12,8 @@ import (
 	"k0s.io/k0s/internal/applet/name"
 )
 
-// Command returns `k0s kubectl`: kubectl as administrator, unless KUBECONFIG says otherwise.
+// Command returns `k0s kubectl`: kubectl as administrator, unless KUBECONFIG says
+// otherwise and --data-dir, which comes first, is not given.
 func Command() *cobra.Command {
 	return &cobra.Command{
 		Use:                "kubectl",
@@ -21,7 +22,7 @@ func Command() *cobra.Command {
 		DisableFlagParsing: true, // they are kubectl's
 		RunE: func(_ *cobra.Command, args []string) error {
 			dataDir, args := dataDirOf(args)
-			if os.Getenv("KUBECONFIG") == "" {
+			if os.Getenv("KUBECONFIG") == "" || dataDir != "" {
 				flags := cli.Flags{DataDir: dataDir}
 				layout, err := flags.Layout()
 				if err != nil {

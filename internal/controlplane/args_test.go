@@ -1,12 +1,15 @@
 package controlplane
 
 import (
+	"encoding/pem"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/client-go/util/certificate"
 
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -133,6 +136,21 @@ func TestCertificates(t *testing.T) {
 		if err != nil || st.Mode().Perm()&0o007 != 0 {
 			t.Errorf("%s: %v, %v: others must not read it", file, st, err)
 		}
+	}
+	// The kubelet must be able to renew what we made.
+	pki := filepath.Join(o.Layout.KubeletRoot, "pki")
+	current := filepath.Join(pki, "kubelet-client-current.pem")
+	store, err := certificate.NewFileStore("kubelet-client", pki, pki, current, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := pem.Decode(content)
+	if _, err := store.Update(pem.EncodeToMemory(cert), key); err != nil {
+		t.Errorf("the kubelet cannot renew its certificate: %v", err)
 	}
 	// An address more: the server's certificate is made anew, the authority is kept.
 	o.Config.Spec.API.SANs = []string{"k0s.example"}

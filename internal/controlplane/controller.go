@@ -4,6 +4,7 @@ package controlplane
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
@@ -53,19 +54,24 @@ const (
 	schedulerPort         = 10259
 )
 
-// Ports lists what a controller listens on.
-func Ports(c *v1beta1.ClusterConfig) []host.Port {
+// Ports lists what a controller listens on that does without some components.
+func Ports(c *v1beta1.ClusterConfig, without []string) []host.Port {
 	api := host.Port{Number: c.Spec.API.Port, Usage: "kube-apiserver (spec.api.port)"}
 	if c.Spec.API.OnlyBindToAddress {
 		api.Address = c.Spec.API.Address
 	}
-	return []host.Port{
+	ports := []host.Port{
 		api,
 		{Address: "127.0.0.1", Number: etcdClientPort, Usage: "etcd's clients"},
 		{Address: c.Spec.Storage.Etcd.PeerAddress, Number: etcdPeerPort, Usage: "etcd's peers"},
-		{Address: "127.0.0.1", Number: controllerManagerPort, Usage: "kube-controller-manager"},
-		{Address: "127.0.0.1", Number: schedulerPort, Usage: "kube-scheduler"},
 	}
+	if !slices.Contains(without, name.KubeControllerManager) {
+		ports = append(ports, host.Port{Address: "127.0.0.1", Number: controllerManagerPort, Usage: name.KubeControllerManager})
+	}
+	if !slices.Contains(without, name.KubeScheduler) {
+		ports = append(ports, host.Port{Address: "127.0.0.1", Number: schedulerPort, Usage: name.KubeScheduler})
+	}
+	return ports
 }
 
 type check = func(context.Context) error

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
@@ -30,11 +32,53 @@ func csrApprover(o Options) component.Component {
 		if err != nil {
 			return err
 		}
-		return approveServingCSRs(ctx, client, log)
+		reserved, err := reservedNames(o)
+		if err != nil {
+			return err
+		}
+		return (&approver{client: client, reserved: reserved, log: log}).run(ctx)
 	}, log)
 }
 
-func approveServingCSRs(ctx context.Context, client kubernetes.Interface, log *slog.Logger) error {
+// reservedNames tells which names and addresses are not for the node's serving certificate: those that
+// the API server is reached by, and the services'. This controller's own node shares its host's names.
+func reservedNames(o Options) (func(node, san string) bool, error) {
+	services, err := netip.ParsePrefix(o.Config.Spec.Network.ServiceCIDR)
+	if err != nil {
+		return nil, err
+	}
+	names, err := serverNames(o)
+	if err != nil {
+		return nil, err
+	}
+	return func(node, san string) bool {
+		if ip, err := netip.ParseAddr(san); err == nil && services.Contains(ip) {
+			return true
+		}
+		if san == "localhost" || strings.HasSuffix(san, ".svc") || strings.HasSuffix(san, "."+o.Config.Spec.Network.ClusterDomain) ||
+			san == "kubernetes" || strings.HasPrefix(san, "kubernetes.") {
+			return true
+		}
+		return node != o.NodeName && slices.Contains(names, san)
+	}, nil
+}
+
+// approver approves requests for serving certificates.
+type approver struct {
+	client   kubernetes.Interface
+	reserved func(node, san string) bool
+	log      *slog.Logger
+}
+
+// attempts is how often a request is looked at, with back-off from 5 ms, while its node's addresses
+// are not what it names: 20 s in all.
+const attempts = 12
+
+// errAddresses says that a node does not have an address it asks a certificate for, not yet perhaps.
+var errAddresses = errors.New("not among the addresses in its node's status")
+
+func (a *approver) run(ctx context.Context) error {
+	client, log := a.client, a.log
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())
 	defer queue.ShutDown()
 	onlyServing := fields.OneTermEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName).String()
@@ -62,9 +106,11 @@ func approveServingCSRs(ctx context.Context, client kubernetes.Interface, log *s
 		}
 		obj, exists, err := store.GetByKey(key)
 		if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); err == nil && exists && ok {
-			err = approve(ctx, client, csr.DeepCopy(), log)
+			err = a.decide(ctx, csr.DeepCopy(), queue.NumRequeues(key) < attempts)
 		}
-		if err != nil && ctx.Err() == nil {
+		if errors.Is(err, errAddresses) {
+			queue.AddRateLimited(key)
+		} else if err != nil && ctx.Err() == nil {
 			log.Error("Cannot approve a kubelet's serving certificate, trying again", "csr", key, "error", err)
 			queue.AddRateLimited(key)
 		} else {
@@ -74,7 +120,9 @@ func approveServingCSRs(ctx context.Context, client kubernetes.Interface, log *s
 	}
 }
 
-func approve(ctx context.Context, client kubernetes.Interface, csr *certificatesv1.CertificateSigningRequest, log *slog.Logger) error {
+// decide approves or denies csr. While patient it returns errAddresses rather than deny what the node's
+// status may yet confirm.
+func (a *approver) decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, patient bool) error {
 	if len(csr.Status.Conditions) > 0 {
 		return nil
 	}
@@ -82,21 +130,24 @@ func approve(ctx context.Context, client kubernetes.Interface, csr *certificates
 		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue,
 		Reason: "K0sApproved", Message: "a node asks for its own serving certificate",
 	}
-	if err := checkServingCSR(csr); err != nil {
+	if err := a.check(ctx, csr); err != nil {
+		if patient && errors.Is(err, errAddresses) {
+			return err
+		}
 		condition.Type, condition.Reason, condition.Message = certificatesv1.CertificateDenied, "K0sDenied", err.Error()
-		log.Warn("Denied a serving certificate", "csr", csr.Name, "requester", csr.Spec.Username, "reason", err)
+		a.log.Warn("Denied a serving certificate", "csr", csr.Name, "requester", csr.Spec.Username, "reason", err)
 	}
 	csr.Status.Conditions = append(csr.Status.Conditions, condition)
-	_, err := client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{})
+	_, err := a.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{})
 	return err
 }
 
 // servingUsages are the uses a kubelet may ask for.
 var servingUsages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageKeyEncipherment, certificatesv1.UsageServerAuth}
 
-// checkServingCSR says why a request must not be granted. A node may ask for itself only, and for no
-// name but its own: the same authority vouches for the API server.
-func checkServingCSR(csr *certificatesv1.CertificateSigningRequest) error {
+// check says why a request must not be granted. A node may ask for itself only, by names and addresses
+// that are in its status and are nobody else's: the same authority vouches for the API server.
+func (a *approver) check(ctx context.Context, csr *certificatesv1.CertificateSigningRequest) error {
 	block, _ := pem.Decode(csr.Spec.Request)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
 		return errors.New("it holds no PEM certificate request")
@@ -108,9 +159,9 @@ func checkServingCSR(csr *certificatesv1.CertificateSigningRequest) error {
 	if err := req.CheckSignature(); err != nil {
 		return fmt.Errorf("it is not signed by the key it is for: %w", err)
 	}
-	node, isNode := strings.CutPrefix(csr.Spec.Username, "system:node:")
+	nodeName, isNode := strings.CutPrefix(csr.Spec.Username, "system:node:")
 	switch {
-	case !isNode || node == "" || !slices.Contains(csr.Spec.Groups, "system:nodes"):
+	case !isNode || nodeName == "" || !slices.Contains(csr.Spec.Groups, "system:nodes"):
 		return fmt.Errorf("%q is not a node", csr.Spec.Username)
 	case req.Subject.CommonName != csr.Spec.Username:
 		return fmt.Errorf("%s asks for a certificate of %s", csr.Spec.Username, req.Subject.CommonName)
@@ -121,22 +172,40 @@ func checkServingCSR(csr *certificatesv1.CertificateSigningRequest) error {
 	case len(req.EmailAddresses)+len(req.URIs) > 0:
 		return errors.New("it names e-mail addresses or URIs")
 	}
-	for _, name := range req.DNSNames {
-		if name != node && !strings.HasPrefix(name, node+".") {
-			return fmt.Errorf("the DNS name %q is not that of node %s", name, node)
-		}
-	}
-	for _, ip := range req.IPAddresses {
-		if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
-			return fmt.Errorf("%s is no node's address", ip)
-		}
-	}
 	if !slices.Contains(csr.Spec.Usages, certificatesv1.UsageServerAuth) {
 		return errors.New("it does not ask for server auth")
 	}
 	for _, usage := range csr.Spec.Usages {
 		if !slices.Contains(servingUsages, usage) {
 			return fmt.Errorf("use %q is not one of a serving certificate", usage)
+		}
+	}
+	return a.checkNames(ctx, nodeName, req)
+}
+
+func (a *approver) checkNames(ctx context.Context, nodeName string, req *x509.CertificateRequest) error {
+	sans := slices.Clone(req.DNSNames)
+	for _, ip := range req.IPAddresses {
+		if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
+			return fmt.Errorf("%s is no node's address", ip)
+		}
+		sans = append(sans, ip.String())
+	}
+	for _, san := range sans {
+		if a.reserved(nodeName, san) {
+			return fmt.Errorf("%q is not for node %s", san, nodeName)
+		}
+	}
+	node, err := a.client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("node %s is not registered: %w", nodeName, errAddresses)
+	}
+	if err != nil {
+		return err
+	}
+	for _, san := range sans {
+		if !slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Address == san }) {
+			return fmt.Errorf("%q is %w", san, errAddresses)
 		}
 	}
 	return nil

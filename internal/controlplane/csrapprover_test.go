@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 )
@@ -47,7 +48,19 @@ func TestServingCSRs(t *testing.T) {
 		}, "organization"},
 		{"the API server's name", func(r *x509.CertificateRequest, _ *certificatesv1.CertificateSigningRequestSpec) {
 			r.DNSNames = []string{"kubernetes.default.svc"}
-		}, "not that of node n1"},
+		}, "is not for node n1"},
+		{"a name that is not in the node's status", func(r *x509.CertificateRequest, _ *certificatesv1.CertificateSigningRequestSpec) {
+			r.DNSNames = []string{"n2"}
+		}, "not among the addresses"},
+		{"the kubernetes service's address", func(r *x509.CertificateRequest, _ *certificatesv1.CertificateSigningRequestSpec) {
+			r.IPAddresses = []net.IP{net.ParseIP("10.96.0.1")}
+		}, "is not for node n1"},
+		{"the API server's address, though the node claims it", func(r *x509.CertificateRequest, _ *certificatesv1.CertificateSigningRequestSpec) {
+			r.IPAddresses = []net.IP{net.ParseIP("192.0.2.9")}
+		}, "is not for node n1"},
+		{"a node that is not registered", func(r *x509.CertificateRequest, s *certificatesv1.CertificateSigningRequestSpec) {
+			s.Username, r.Subject.CommonName = "system:node:n3", "system:node:n3"
+		}, "is not registered"},
 		{"loopback", func(r *x509.CertificateRequest, _ *certificatesv1.CertificateSigningRequestSpec) {
 			r.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 		}, "no node's address"},
@@ -77,8 +90,17 @@ func TestServingCSRs(t *testing.T) {
 			}
 			spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 			csr := &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: "csr"}, Spec: spec}
-			client := fake.NewClientset(csr)
-			if err := approve(context.Background(), client, csr, slog.New(slog.DiscardHandler)); err != nil {
+			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalDNS, Address: "n1.example"},
+				{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.9"},
+			}}}
+			client := fake.NewClientset(csr, node)
+			reserved, err := reservedNames(options(t, func(o *Options) { o.NodeName, o.Config.Spec.API.Address = "controller", "192.0.2.9" }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := &approver{client: client, reserved: reserved, log: slog.New(slog.DiscardHandler)}
+			if err := a.decide(context.Background(), csr, false); err != nil {
 				t.Fatal(err)
 			}
 			got, err := client.CertificatesV1().CertificateSigningRequests().Get(context.Background(), "csr", metav1.GetOptions{})
@@ -92,7 +114,7 @@ func TestServingCSRs(t *testing.T) {
 		})
 	}
 	garbage := &certificatesv1.CertificateSigningRequest{Spec: certificatesv1.CertificateSigningRequestSpec{Request: []byte("x")}}
-	if err := checkServingCSR(garbage); err == nil {
+	if err := (&approver{}).check(context.Background(), garbage); err == nil {
 		t.Error("garbage must be denied")
 	}
 }

@@ -23,6 +23,9 @@ const (
 	roleLabelPrefix = "node-role.kubernetes.io/"
 )
 
+// controlPlane is a role that no node can give itself: each controller gives it to its own node.
+const controlPlane = "control-plane"
+
 // nodeRole gives nodes the role that they registered with.
 func nodeRole(o Options) component.Component {
 	log := o.Log.With("component", "node-role")
@@ -31,15 +34,15 @@ func nodeRole(o Options) component.Component {
 		if err != nil {
 			return err
 		}
-		labelNodes(ctx, client, log)
+		labelNodes(ctx, client, o.NodeName, log)
 		return nil
 	}, log)
 }
 
-func labelNodes(ctx context.Context, client kubernetes.Interface, log *slog.Logger) {
+func labelNodes(ctx context.Context, client kubernetes.Interface, self string, log *slog.Logger) {
 	label := func(obj any) {
 		node, ok := obj.(*corev1.Node)
-		if !ok {
+		if !ok || (node.Labels[RoleLabel] == controlPlane && node.Name != self) {
 			return
 		}
 		if err := labelNode(ctx, client, node); err != nil && ctx.Err() == nil {

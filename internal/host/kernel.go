@@ -45,13 +45,16 @@ func HasCapability(c int) bool {
 }
 
 // ResolvConf is the resolver configuration that pods are to inherit: the real one behind
-// systemd-resolved's stub, where that is in use.
+// systemd-resolved's stub, where that is in use. It is empty where there is none: then pods get none.
 func ResolvConf() string {
 	const plain, behindStub = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 	if servers := Nameservers(plain); len(servers) == 1 && servers[0] == "127.0.0.53" {
 		if _, err := os.Stat(behindStub); err == nil {
 			return behindStub
 		}
+	}
+	if _, err := os.Stat(plain); err != nil {
+		return ""
 	}
 	return plain
 }
@@ -74,11 +77,11 @@ func Nameservers(path string) []string {
 // Sysctl is a kernel setting by its path below /proc/sys.
 type Sysctl struct{ Path, Value string }
 
-// NodeSysctls are the settings that a node's pod network relies on.
+// NodeSysctls are the settings that a node's pod network relies on. Forwarding IPv6 is not among them:
+// a host that does so ignores router advertisements, and with them its own default route.
 func NodeSysctls() []Sysctl {
 	return []Sysctl{
 		{"net/ipv4/ip_forward", "1"},
-		{"net/ipv6/conf/all/forwarding", "1"},
 		{"net/bridge/bridge-nf-call-iptables", "1"},
 		{"net/bridge/bridge-nf-call-ip6tables", "1"},
 	}
@@ -98,8 +101,7 @@ func (s Sysctl) Set() error {
 	return nil
 }
 
-// LoadModule loads a kernel module unless /proc/sys or /sys shows that it is there already; probe is
-// a path that exists when it is. It is no error when the kernel has no modules at all.
+// LoadModule has modprobe load a kernel module, unless probe, a path that exists when it is there, does.
 func LoadModule(name, probe string, modprobe func(name string) error) error {
 	if _, err := os.Stat(probe); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return nil

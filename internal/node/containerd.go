@@ -86,7 +86,8 @@ func containerdArgs(o Options, config string) []string {
 func writeContainerdConfig(o Options) (string, error) {
 	users, err := os.ReadFile(userContainerdConfig)
 	if err == nil && !bytes.HasPrefix(users, []byte(managedMark)) {
-		o.Log.Info("Using the user's containerd configuration", "component", name.Containerd, "file", userContainerdConfig)
+		o.Log.Warn("Using the user's containerd configuration in place of k0s' own: it must name runc, the CNI plugins and the cgroup driver; "+
+			"settings to add to k0s' own go to /etc/k0s/containerd.d/*.toml", "component", name.Containerd, "file", userContainerdConfig)
 		return userContainerdConfig, nil
 	}
 	content, err := containerdConfig(o.containerdFacts())

@@ -13,6 +13,8 @@ import (
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 // helpers unpacks the programs that are executed once per pod.
@@ -46,6 +48,11 @@ var modules = map[string]string{
 func kernel(o Options) component.Component {
 	log := o.Log.With("component", "kernel")
 	return component.Component{Name: "kernel", Start: func(ctx context.Context) error {
+		if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
+			if err := kuberouter.RemoveStaleConfig(); err != nil {
+				log.Warn("Cannot tell whether the pod network of an earlier start is still there", "error", err)
+			}
+		}
 		for module, probe := range modules {
 			err := host.LoadModule(module, probe, func(name string) error {
 				out, err := exec.CommandContext(ctx, "modprobe", name).CombinedOutput()

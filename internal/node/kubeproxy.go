@@ -2,15 +2,10 @@ package node
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	componentbase "k8s.io/component-base/config/v1alpha1"
-	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
-	"sigs.k8s.io/yaml"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
@@ -37,16 +32,7 @@ func kubeProxy(o Options) component.Component {
 				return process.Spec{}, err
 			}
 		}
-		content, err := yaml.Marshal(kubeProxyConfig(o, mode))
-		if err != nil {
-			return process.Spec{}, err
-		}
-		config := o.Layout.Run("kube-proxy.yaml")
-		if err := os.WriteFile(config, content, 0o600); err != nil {
-			return process.Spec{}, err
-		}
-		args := flags.Compute(flags.Args{"config": config, "v": o.LogLevels[name.KubeProxy]}, settings.ExtraArgs, settings.RawArgs)
-		return o.spec(name.KubeProxy, args), nil
+		return o.spec(name.KubeProxy, kubeProxyArgs(o, mode)), nil
 	}, probe.PlainHTTP("http://"+settings.HealthzBindAddress+"/livez"))
 }
 
@@ -66,30 +52,42 @@ func detectProxyMode(o Options) v1beta1.KubeProxyMode {
 	return v1beta1.NFTablesProxyMode
 }
 
-func kubeProxyConfig(o Options, mode v1beta1.KubeProxyMode) *kubeproxyv1alpha1.KubeProxyConfiguration {
+// kubeProxyArgs runs kube-proxy from flags alone: with a configuration file it would ignore extraArgs.
+func kubeProxyArgs(o Options, mode v1beta1.KubeProxyMode) []string {
 	s := o.Config.Spec.Network.KubeProxy
-	return &kubeproxyv1alpha1.KubeProxyConfiguration{
-		TypeMeta:           metav1.TypeMeta{APIVersion: kubeproxyv1alpha1.SchemeGroupVersion.String(), Kind: "KubeProxyConfiguration"},
-		ClientConnection:   componentbase.ClientConnectionConfiguration{Kubeconfig: KubeProxyConf(o)},
-		ClusterCIDR:        o.Config.Spec.Network.PodCIDR,
-		HostnameOverride:   o.NodeName,
-		MetricsBindAddress: s.MetricsBindAddress,
-		HealthzBindAddress: s.HealthzBindAddress,
-		Mode:               kubeproxyv1alpha1.ProxyMode(mode),
-		NodePortAddresses:  s.NodePortAddresses,
+	args := flags.Args{
+		"cluster-cidr":         o.Config.Spec.Network.PodCIDR,
+		"healthz-bind-address": s.HealthzBindAddress,
+		"hostname-override":    o.NodeName,
+		"kubeconfig":           KubeProxyConf(o),
+		"metrics-bind-address": s.MetricsBindAddress,
+		"proxy-mode":           string(mode),
+		"v":                    o.LogLevels[name.KubeProxy],
 		// The host's connection tracking table keeps the size and the time-outs it has.
-		Conntrack: kubeproxyv1alpha1.KubeProxyConntrackConfiguration{
-			MaxPerCore: new(int32(0)), Min: new(int32(0)),
-			TCPEstablishedTimeout: new(metav1.Duration{}), TCPCloseWaitTimeout: new(metav1.Duration{}),
-		},
-		IPTables: kubeproxyv1alpha1.KubeProxyIPTablesConfiguration{
-			MasqueradeBit: s.IPTables.MasqueradeBit, MasqueradeAll: s.IPTables.MasqueradeAll,
-			LocalhostNodePorts: s.IPTables.LocalhostNodePorts,
-			SyncPeriod:         s.IPTables.SyncPeriod, MinSyncPeriod: s.IPTables.MinSyncPeriod,
-		},
-		NFTables: kubeproxyv1alpha1.KubeProxyNFTablesConfiguration{
-			MasqueradeBit: s.NFTables.MasqueradeBit, MasqueradeAll: s.NFTables.MasqueradeAll,
-			SyncPeriod: s.NFTables.SyncPeriod, MinSyncPeriod: s.NFTables.MinSyncPeriod,
-		},
+		"conntrack-max-per-core":            "0",
+		"conntrack-min":                     "0",
+		"conntrack-tcp-timeout-established": "0s",
+		"conntrack-tcp-timeout-close-wait":  "0s",
 	}
+	if len(s.NodePortAddresses) > 0 {
+		args["nodeport-addresses"] = strings.Join(s.NodePortAddresses, ",")
+	}
+	if (mode == v1beta1.NFTablesProxyMode && s.NFTables.MasqueradeAll) || (mode == v1beta1.IPTablesProxyMode && s.IPTables.MasqueradeAll) {
+		args["masquerade-all"] = "true"
+	}
+	if mode == v1beta1.IPTablesProxyMode {
+		if bit := s.IPTables.MasqueradeBit; bit != nil {
+			args["iptables-masquerade-bit"] = strconv.Itoa(int(*bit))
+		}
+		if local := s.IPTables.LocalhostNodePorts; local != nil {
+			args["iptables-localhost-nodeports"] = strconv.FormatBool(*local)
+		}
+		if period := s.IPTables.SyncPeriod.Duration; period != 0 {
+			args["iptables-sync-period"] = period.String()
+		}
+		if period := s.IPTables.MinSyncPeriod.Duration; period != 0 {
+			args["iptables-min-sync-period"] = period.String()
+		}
+	}
+	return flags.Compute(args, s.ExtraArgs, s.RawArgs)
 }

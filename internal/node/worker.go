@@ -50,7 +50,7 @@ func Worker(o Options, needs Needs) component.Set {
 	set := component.Set{
 		helpers(o),
 		kernel(o),
-		containerd(o).Needs("helpers"),
+		containerd(o).Needs("helpers", "kernel"),
 		images(o).Needs(name.Containerd),
 		// Started before the API answers, the kubelet sits out time-outs of 10 s.
 		kubelet(o).Needs(needs.Credentials, needs.APIAnswers, "images", "kernel"),

@@ -32,9 +32,9 @@ type Flags struct {
 // AddTo registers the flags.
 func (f *Flags) AddTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.DataDir, "data-dir", "", "where k0s keeps its data; must not change later (default: that of the running k0s, else "+host.DefaultDataDir+")")
-	flags.StringVar(&f.StatusSocket, "status-socket", "", "where k0s answers `k0s status` (default "+host.DefaultRunDir+"/status.sock)")
-	flags.BoolVarP(&f.Verbose, "verbose", "v", false, "say more")
-	flags.BoolVarP(&f.Debug, "debug", "d", false, "say everything, and serve profiles on --debugListenOn")
+	flags.StringVar(&f.StatusSocket, "status-socket", "", "where k0s answers questions about its status (default "+host.DefaultRunDir+"/status.sock)")
+	flags.BoolVarP(&f.Verbose, "verbose", "v", false, "say more; long-running commands always do")
+	flags.BoolVarP(&f.Debug, "debug", "d", false, "say everything; long-running commands also serve profiles on --debugListenOn")
 	flags.StringVar(&f.DebugListen, "debugListenOn", "127.0.0.1:6060", "address of the profiles served with --debug; they are not guarded")
 }
 
@@ -133,6 +133,9 @@ func ExtraArgs(flag, value string) (map[string]string, error) {
 			val = words[i]
 		default:
 			val = "true"
+		}
+		if _, twice := args[name]; twice {
+			return nil, fmt.Errorf("%s: --%s is given twice", flag, name)
 		}
 		args[name] = val
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -94,23 +95,55 @@ func (n Network) cniConfig() ([]byte, error) {
 	}, "", "  ")
 }
 
-// UplinkMTU is the MTU of the interface that the default route leaves by; 0 when there is none.
+// UplinkMTU is the smallest MTU of the interfaces that default routes leave by; 0, for the kernel's
+// default, when there is none.
 func UplinkMTU() (int, error) {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return 0, fmt.Errorf("listing routes: %w", err)
 	}
+	smallest := 0
+	for _, index := range defaultLinks(routes) {
+		link, err := netlink.LinkByIndex(index)
+		if err != nil {
+			return 0, fmt.Errorf("the interface of the default route: %w", err)
+		}
+		if mtu := link.Attrs().MTU; smallest == 0 || mtu < smallest {
+			smallest = mtu
+		}
+	}
+	return smallest, nil
+}
+
+// defaultLinks are the interfaces that default routes leave by: none for an unreachable one, several
+// for one with several next hops.
+func defaultLinks(routes []netlink.Route) []int {
+	var links []int
 	for _, route := range routes {
 		if route.Dst != nil && !route.Dst.IP.IsUnspecified() {
 			continue
 		}
-		link, err := netlink.LinkByIndex(route.LinkIndex)
-		if err != nil {
-			return 0, fmt.Errorf("the interface of the default route: %w", err)
+		if route.LinkIndex != 0 {
+			links = append(links, route.LinkIndex)
 		}
-		return link.Attrs().MTU, nil
+		for _, hop := range route.MultiPath {
+			links = append(links, hop.LinkIndex)
+		}
 	}
-	return 0, nil
+	return links
+}
+
+// RemoveStaleConfig removes the CNI configuration when the rules that go before it are not in the
+// kernel, as after a reboot: else pods would start without them.
+func RemoveStaleConfig() error {
+	there, err := tableExists()
+	if err != nil || there {
+		return err
+	}
+	if err := os.Remove(CNIConfig); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // ParseNode reads a node's pod CIDR.

@@ -3,6 +3,7 @@ package kuberouter
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -42,6 +43,19 @@ func (n Network) applyEgress() error {
 		return fmt.Errorf("writing the nftables table %s %s: %w", tableFamily, tableName, err)
 	}
 	return nil
+}
+
+// tableExists tells whether our table is in the kernel.
+func tableExists() (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("connecting to nftables: %w", err)
+	}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return false, fmt.Errorf("listing nftables tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
 }
 
 // matchPrefix compares the address at offset of the IPv4 header with prefix.

@@ -107,7 +107,7 @@ spec:
       metricsBindAddress: 127.0.0.1:1
       healthzBindAddress: "[::]:2"
       iptables: {masqueradeBit: 0, masqueradeAll: true, localhostNodePorts: false, syncPeriod: 10s, minSyncPeriod: 2s}
-      nftables: {masqueradeBit: 15, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s}
+      nftables: {masqueradeAll: true}
       nodePortAddresses: [192.0.2.0/24]
       extraArgs: {a: b}
       rawArgs: [--c]
@@ -138,7 +138,7 @@ spec:
 					KubeProxy: KubeProxySpec{
 						Mode: NFTablesProxyMode, MetricsBindAddress: "127.0.0.1:1", HealthzBindAddress: "[::]:2",
 						IPTables:          KubeProxyIPTables{ptr(int32(0)), true, ptr(false), seconds(10), seconds(2)},
-						NFTables:          KubeProxyNFTables{ptr(int32(15)), true, seconds(10), seconds(2)},
+						NFTables:          KubeProxyNFTables{true},
 						NodePortAddresses: []string{"192.0.2.0/24"}, Args: args,
 					},
 					KubeRouter: KubeRouterSpec{false, 1400, HairpinAllowed, true},
@@ -320,9 +320,8 @@ func TestRefused(t *testing.T) {
 		{"iptables", `spec: {network: {kubeProxy: {iptables: {masqueradeBit: 32, syncPeriod: 1s, minSyncPeriod: 2s}}}}`,
 			`line 1: spec.network.kubeProxy.iptables.masqueradeBit: invalid value 32: must be from 0 to 31` + "\n" +
 				`line 1: spec.network.kubeProxy.iptables.minSyncPeriod: invalid value "2s": must not be longer than syncPeriod, 1s`},
-		{"nftables", `spec: {network: {kubeProxy: {nftables: {syncPeriod: -1s, minSyncPeriod: -2s}}}}`,
-			`line 1: spec.network.kubeProxy.nftables.syncPeriod: invalid value "-1s": must not be negative` + "\n" +
-				`line 1: spec.network.kubeProxy.nftables.minSyncPeriod: invalid value "-2s": must not be negative`},
+		{"nftables", `spec: {network: {kubeProxy: {nftables: {syncPeriod: 10s}}}}`,
+			`line 1: spec.network.kubeProxy.nftables.syncPeriod: not supported yet`},
 
 		// The other sections
 		{"worker profiles", `spec: {workerProfiles: [{name: a}]}`, `line 1: spec.workerProfiles: not supported yet`},

@@ -234,17 +234,8 @@ type KubeProxyIPTables struct {
 
 // KubeProxyNFTables is how kube-proxy uses nftables.
 type KubeProxyNFTables struct {
-	// MasqueradeBit is the bit of the packet mark (0 to 31) that asks for
-	// source NAT. Unset: kube-proxy's default, 14.
-	MasqueradeBit *int32 `json:"masqueradeBit,omitempty" scope:"cluster" change:"restart"`
 	// MasqueradeAll applies source NAT to all traffic to service addresses.
 	MasqueradeAll bool `json:"masqueradeAll,omitempty" scope:"cluster" change:"restart"`
-	// SyncPeriod is the longest time between two complete rewrites of the
-	// rules. 0s: kube-proxy's default, 30s.
-	SyncPeriod metav1.Duration `json:"syncPeriod,omitzero" scope:"cluster" change:"restart"`
-	// MinSyncPeriod is the shortest time between two rewrites of the rules.
-	// 0s: kube-proxy's default, 1s.
-	MinSyncPeriod metav1.Duration `json:"minSyncPeriod,omitzero" scope:"cluster" change:"restart"`
 }
 
 // HairpinMode is whether a pod may reach itself through its own service.

@@ -151,7 +151,6 @@ func (p KubeProxySpec) validate(path *field.Path) field.ErrorList {
 		}
 	}
 	errs = append(errs, validateSync(path.Child("iptables"), p.IPTables.MasqueradeBit, p.IPTables.SyncPeriod, p.IPTables.MinSyncPeriod)...)
-	errs = append(errs, validateSync(path.Child("nftables"), p.NFTables.MasqueradeBit, p.NFTables.SyncPeriod, p.NFTables.MinSyncPeriod)...)
 	return append(errs, p.Args.validate(path)...)
 }
 

@@ -1,0 +1,120 @@
+package controller
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/identity"
+)
+
+// planFor is the plan of a controller with these flags and this k0s.yaml.
+func planFor(t *testing.T, f flags, config string) (*plan, error) {
+	t.Helper()
+	f.config = filepath.Join(t.TempDir(), "k0s.yaml")
+	if err := os.WriteFile(f.config, []byte("spec:\n  api:\n    address: 192.0.2.1\n"+config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f.plan(&cobra.Command{}, slog.New(slog.DiscardHandler))
+}
+
+func TestTaints(t *testing.T) {
+	const taint = "node-role.kubernetes.io/control-plane:NoSchedule"
+	for _, tc := range []struct {
+		name string
+		f    flags
+		want []string
+	}{
+		{"a single node runs everything", flags{single: true}, nil},
+		{"a controller that is a node keeps pods off", flags{enableWorker: true}, []string{taint}},
+		{"unless told otherwise", flags{enableWorker: true, noTaints: true}, nil},
+		{"single wins", flags{single: true, enableWorker: true}, nil},
+		{"the user's own stay", flags{enableWorker: true, taints: []string{"a:NoExecute"}}, []string{"a:NoExecute", taint}},
+	} {
+		p, err := planFor(t, tc.f, "")
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		if !slices.Equal(p.node.Taints, tc.want) {
+			t.Errorf("%s: got %q, want %q", tc.name, p.node.Taints, tc.want)
+		}
+	}
+}
+
+func TestComponents(t *testing.T) {
+	worker := []string{"helpers", "kernel", "containerd", "images", "kubelet", "registration", "kube-proxy", "pod-network", "node-credentials"}
+	for _, tc := range []struct {
+		name         string
+		f            flags
+		config       string
+		with, absent []string
+	}{
+		{"controller only", flags{}, "", []string{"etcd", "kube-apiserver", "kube-scheduler", "manifests"}, worker},
+		{"single", flags{single: true}, "", append(worker, "etcd"), nil},
+		{"own network", flags{single: true}, "  network: {provider: custom}\n", []string{"kubelet"}, []string{"pod-network"}},
+		{"own proxy", flags{single: true}, "  network: {kubeProxy: {disabled: true}}\n", []string{"kubelet"}, []string{"kube-proxy"}},
+		{"disabled by flag", flags{single: true, disableComponents: []string{"kube-proxy", "network-provider", "kube-scheduler", "csr-approver", "autopilot"}}, "",
+			[]string{"kubelet"}, []string{"kube-proxy", "pod-network", "kube-scheduler", "csr-approver"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := planFor(t, tc.f, tc.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			engine, err := component.NewEngine(p.components(&identity.Identity{}), slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err) // it could never start
+			}
+			var names []string
+			for _, s := range engine.Status() {
+				names = append(names, s.Name)
+			}
+			for _, want := range tc.with {
+				if !slices.Contains(names, want) {
+					t.Errorf("missing %s in %v", want, names)
+				}
+			}
+			for _, not := range tc.absent {
+				if slices.Contains(names, not) {
+					t.Errorf("unwanted %s in %v", not, names)
+				}
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		f      flags
+		config string
+		want   string
+	}{
+		{"unknown component", flags{disableComponents: []string{"corends"}}, "", `there is no component "corends"`},
+		{"unknown program", flags{logging: map[string]string{"x": "1"}}, "", `there is no program "x"`},
+		{"bad taint", flags{taints: []string{"x"}}, "", "KEY[=VALUE]:EFFECT"},
+		{"bad kubelet arguments", flags{kubeletArgs: "v=2"}, "", "is not a flag"},
+		{"unknown field", flags{}, "  netwrok: {}\n", `did you mean "network"`},
+	} {
+		_, err := planFor(t, tc.f, tc.config)
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+func TestHostnameOverrideNamesTheNode(t *testing.T) {
+	p, err := planFor(t, flags{single: true, kubeletArgs: "--hostname-override=Other"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.node.NodeName != "other" || p.controller.NodeName != "other" {
+		t.Errorf("got %q and %q", p.node.NodeName, p.controller.NodeName)
+	}
+}

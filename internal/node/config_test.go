@@ -1,0 +1,141 @@
+package node
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+func options(t *testing.T, change func(*Options)) Options {
+	t.Helper()
+	config := v1beta1.Default()
+	if err := config.Complete("192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{
+		NodeName: "n1", Address: "192.0.2.1", Config: config, Log: slog.New(slog.DiscardHandler),
+		Layout:    host.Layout{DataDir: "/d", RunDir: "/r", KubeletRoot: "/k"},
+		LogLevels: map[string]string{"kubelet": "2", "kube-proxy": "0", "containerd": "info"},
+	}
+	if change != nil {
+		change(&o)
+	}
+	return o
+}
+
+func TestArgs(t *testing.T) {
+	proxy := func(mode v1beta1.KubeProxyMode) func(Options) []string {
+		return func(o Options) []string { return kubeProxyArgs(o, mode) }
+	}
+	for _, tc := range []struct {
+		name   string
+		args   func(Options) []string
+		change func(*Options)
+		want   []string // all of these
+		absent []string // none that starts with one of these
+	}{
+		{"kubelet", kubeletArgs, nil, []string{
+			"--hostname-override=n1", "--node-ip=192.0.2.1", "--root-dir=/k", "--cert-dir=/k/pki", "--kubeconfig=/d/kubelet.conf",
+			"--config=/r/kubelet/config.yaml", "--v=2",
+		}, []string{"--node-labels", "--cloud-provider"}},
+		{"kubelet with labels, cloud provider and extra args", kubeletArgs, func(o *Options) {
+			o.Labels = map[string]string{"b": "2", "a": "1"}
+			o.CloudProvider = true
+			o.KubeletArgs = map[string]string{"node-ip": "::1"}
+		}, []string{"--node-labels=a=1,b=2", "--cloud-provider=external", "--node-ip=::1"}, []string{"--node-ip=192"}},
+		{"kube-proxy", proxy(v1beta1.NFTablesProxyMode), nil, []string{
+			"--proxy-mode=nftables", "--cluster-cidr=10.244.0.0/16", "--hostname-override=n1", "--kubeconfig=/d/pki/kube-proxy.conf",
+			"--metrics-bind-address=127.0.0.1:10249", "--healthz-bind-address=127.0.0.1:10256", "--conntrack-max-per-core=0",
+		}, []string{"--config", "--iptables", "--masquerade-all", "--nodeport-addresses"}},
+		{"kube-proxy in nftables mode leaves iptables' settings alone", proxy(v1beta1.NFTablesProxyMode), func(o *Options) {
+			o.Config.Spec.Network.KubeProxy.IPTables.MasqueradeAll = true
+			o.Config.Spec.Network.KubeProxy.NodePortAddresses = []string{"192.0.2.0/24", "198.51.100.0/24"}
+		}, []string{"--nodeport-addresses=192.0.2.0/24,198.51.100.0/24"}, []string{"--masquerade-all"}},
+		{"kube-proxy in iptables mode", proxy(v1beta1.IPTablesProxyMode), func(o *Options) {
+			o.Config.Spec.Network.KubeProxy.IPTables = v1beta1.KubeProxyIPTables{MasqueradeBit: new(int32(15)), MasqueradeAll: true, LocalhostNodePorts: new(false)}
+		}, []string{"--proxy-mode=iptables", "--iptables-masquerade-bit=15", "--masquerade-all=true", "--iptables-localhost-nodeports=false"}, []string{"--iptables-sync"}},
+		{"kube-proxy: extraArgs override, rawArgs follow", proxy(v1beta1.NFTablesProxyMode), func(o *Options) {
+			o.Config.Spec.Network.KubeProxy.Args = v1beta1.Args{ExtraArgs: map[string]string{"conntrack-min": "7"}, RawArgs: []string{"--v=9"}}
+		}, []string{"--conntrack-min=7", "--v=9"}, []string{"--conntrack-min=0"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := tc.args(options(t, tc.change))
+			for _, want := range tc.want {
+				if !slices.Contains(got, want) {
+					t.Errorf("missing %s in %q", want, got)
+				}
+			}
+			for _, prefix := range tc.absent {
+				if slices.ContainsFunc(got, func(arg string) bool { return strings.HasPrefix(arg, prefix) }) {
+					t.Errorf("unwanted %s in %q", prefix, got)
+				}
+			}
+		})
+	}
+}
+
+func TestKubeletConfig(t *testing.T) {
+	o := options(t, func(o *Options) { o.Taints = []string{"a=b:NoSchedule", "c:NoExecute"} })
+	c, err := kubeletConfig(o, false, "/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *c.Authentication.Anonymous.Enabled || !*c.Authentication.Webhook.Enabled || c.Authorization.Mode != "Webhook" {
+		t.Error("the kubelet must ask who calls, and whether they may")
+	}
+	if c.CgroupDriver != "cgroupfs" || *c.FailCgroupV1 || !c.RotateCertificates || !c.ServerTLSBootstrap {
+		t.Errorf("got %+v", c)
+	}
+	if !slices.Equal(c.ClusterDNS, []string{"10.96.0.10"}) || c.ClusterDomain != "cluster.local" {
+		t.Errorf("got DNS %v, %s", c.ClusterDNS, c.ClusterDomain)
+	}
+	want := []corev1.Taint{{Key: "a", Value: "b", Effect: "NoSchedule"}, {Key: "c", Effect: "NoExecute"}}
+	if !slices.Equal(c.RegisterWithTaints, want) {
+		t.Errorf("got taints %v", c.RegisterWithTaints)
+	}
+	if c, err := kubeletConfig(options(t, nil), true, ""); err != nil || c.CgroupDriver != "systemd" || *c.ResolverConfig != "" {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+func TestTaints(t *testing.T) {
+	for _, taint := range []string{"", "a", "a=b", "=b:NoSchedule", "a:nosuch", ":NoSchedule"} {
+		if err := CheckTaints([]string{taint}); err == nil {
+			t.Errorf("%q must be refused", taint)
+		}
+	}
+}
+
+func TestContainerdConfig(t *testing.T) {
+	content, err := containerdConfig(containerdFacts{
+		BinDir: "/d/bin", RuncRoot: "/r/runc", PauseImage: "k0s.io/pause:1", SystemdCgroup: true, RestrictOOMScoreAdj: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"# k0s_managed=true\nversion = 3\n", `sandbox = "k0s.io/pause:1"`, `bin_dirs = ["/d/bin/cni", "/opt/cni/bin"]`,
+		`BinaryName = "/d/bin/runc"`, `Root = "/r/runc"`, "SystemdCgroup = true", "restrict_oom_score_adj = true", "netns_mounts_under_state_dir = true",
+	} {
+		if !strings.Contains(string(content), want) {
+			t.Errorf("missing %q in\n%s", want, content)
+		}
+	}
+}
+
+func TestPorts(t *testing.T) {
+	config := v1beta1.Default()
+	if got := len(Ports(config)); got != 4 {
+		t.Errorf("got %d ports", got)
+	}
+	config.Spec.Network.KubeProxy.Disabled = true
+	if got := len(Ports(config)); got != 2 {
+		t.Errorf("without kube-proxy: got %d ports", got)
+	}
+}
