@@ -127,12 +127,12 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	plan.controller.MemberName = id.MemberName
+	plan.controller.Identity = id
 	if plan.node.Journal, err = journal.Open(layout.Journal()); err != nil {
 		return err
 	}
 
-	engine, err := component.NewEngine(plan.components(id), log)
+	engine, err := component.NewEngine(plan.components(), log)
 	if err != nil {
 		return err
 	}
@@ -263,12 +263,8 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 }
 
 // components is all that this controller consists of.
-func (p *plan) components(id *identity.Identity) component.Set {
+func (p *plan) components() component.Set {
 	set := controlplane.Controller(p.controller)
-	set = append(set, component.Component{
-		// Only now that the store answers does this node belong to a cluster.
-		Name: "identity", Start: func(context.Context) error { return id.SetMember() },
-	}.Needs("etcd"))
 	if p.workloads {
 		set = append(set, controlplane.NodeCredentials(p.controller).Needs("certificates"))
 		set = append(set, node.Worker(p.node, node.Needs{

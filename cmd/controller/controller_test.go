@@ -67,7 +67,8 @@ func TestComponents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			engine, err := component.NewEngine(p.components(&identity.Identity{}), slog.New(slog.DiscardHandler))
+			p.controller.Identity = &identity.Identity{}
+			engine, err := component.NewEngine(p.components(), slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err) // it could never start
 			}

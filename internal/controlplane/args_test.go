@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/util/certificate"
 
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
@@ -23,7 +24,7 @@ func options(t *testing.T, change func(*Options)) Options {
 		t.Fatal(err)
 	}
 	o := Options{
-		NodeName: "n1", MemberName: "m1", Config: config, Alone: true, Log: slog.New(slog.DiscardHandler),
+		NodeName: "n1", Identity: &identity.Identity{MemberName: "m1"}, Config: config, Alone: true, Log: slog.New(slog.DiscardHandler),
 		Layout:    host.Layout{DataDir: "/d", RunDir: "/r", KubeletRoot: "/d/kubelet"},
 		LogLevels: map[string]string{"etcd": "info", "kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0"},
 	}

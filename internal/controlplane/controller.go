@@ -9,6 +9,7 @@ import (
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
@@ -17,10 +18,10 @@ import (
 type Options struct {
 	// NodeName is this machine's name.
 	NodeName string
-	// MemberName is this controller's name among etcd's members.
-	MemberName string
-	Config     *v1beta1.ClusterConfig
-	Layout     host.Layout
+	// Identity is what this controller is meant to be; it becomes a member when etcd has answered.
+	Identity *identity.Identity
+	Config   *v1beta1.ClusterConfig
+	Layout   host.Layout
 	// LogLevels of the programs, by name, as each understands them.
 	LogLevels map[string]string
 	// Alone: this is the only controller there is; nothing needs to be elected.
@@ -37,7 +38,8 @@ func Controller(o Options) component.Set {
 	return component.Set{
 		certificates(o),
 		etcd(o).Needs("certificates"),
-		apiServer(o).Needs("certificates", name.Etcd),
+		membership(o).Needs(name.Etcd),
+		apiServer(o).Needs("certificates", "membership"),
 		apiReady(o).Needs(name.KubeAPIServer),
 		controllerManager(o).Needs(API),
 		scheduler(o).Needs(API),

@@ -1,13 +1,16 @@
 package controlplane
 
 import (
+	"context"
 	"net"
+	"os"
 	"strconv"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/flags"
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/probe"
 	"k0s.io/k0s/internal/process"
 )
@@ -21,15 +24,28 @@ func etcd(o Options) component.Component {
 		if err != nil {
 			return spec, err
 		}
+		if o.Identity.State == identity.Founding {
+			// An earlier attempt at founding may have left a log without members, which etcd can never
+			// start from. Nothing but etcd itself has written there yet: see membership.
+			if err := os.RemoveAll(l.Etcd("member")); err != nil {
+				return spec, err
+			}
+		}
 		return spec, host.MakeDir(l.Etcd(), 0o700, int(spec.UID))
 	}, probe.HTTP(etcdClientURL+"/readyz", l.PKI("etcd", "ca.crt"), l.PKI("apiserver-etcd-client.crt"), l.PKI("apiserver-etcd-client.key")))
+}
+
+// membership notes that this node belongs to its cluster: when etcd has answered, and before the API
+// server writes the first thing that must not be lost.
+func membership(o Options) component.Component {
+	return component.Component{Name: "membership", Start: func(context.Context) error { return o.Identity.SetMember() }}
 }
 
 func etcdArgs(o Options) []string {
 	l, store := o.Layout, o.Config.Spec.Storage.Etcd
 	peer := "https://" + net.JoinHostPort(store.PeerAddress, strconv.Itoa(etcdPeerPort))
 	args := flags.Args{
-		"name":                        o.MemberName,
+		"name":                        o.Identity.MemberName,
 		"data-dir":                    l.Etcd(),
 		"listen-client-urls":          etcdClientURL,
 		"advertise-client-urls":       etcdClientURL,
@@ -39,7 +55,7 @@ func etcdArgs(o Options) []string {
 		"trusted-ca-file":             l.PKI("etcd", "ca.crt"),
 		"listen-peer-urls":            peer,
 		"initial-advertise-peer-urls": peer,
-		"initial-cluster":             o.MemberName + "=" + peer,
+		"initial-cluster":             o.Identity.MemberName + "=" + peer,
 		"peer-client-cert-auth":       "true",
 		"peer-cert-file":              l.PKI("etcd", "peer.crt"),
 		"peer-key-file":               l.PKI("etcd", "peer.key"),
