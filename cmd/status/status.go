@@ -115,16 +115,28 @@ func writeComponents(w io.Writer, all []component.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tSTATE\tPID\tRESTARTS\tREMARK")
 	for _, c := range all {
-		pid, restarts, remark := "-", "-", c.Error
+		pid, restarts := "-", "-"
 		if p := c.Process; p != nil {
-			pid, restarts = fmt.Sprint(p.PID), fmt.Sprint(p.Restarts)
-			if p.LastExit != "" && remark == "" {
-				remark = "ended before: " + p.LastExit
+			restarts = fmt.Sprint(p.Restarts)
+			if p.PID != 0 {
+				pid = fmt.Sprint(p.PID)
 			}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.State, pid, restarts, remark)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.State, pid, restarts, remark(c))
 	}
 	return t.Flush()
+}
+
+// remark is why the component is not as it should be, or was not: in one line.
+func remark(c component.Status) string {
+	var remarks []string
+	if c.Error != "" {
+		remarks = append(remarks, c.Error)
+	}
+	if c.Process != nil && c.Process.LastExit != "" {
+		remarks = append(remarks, "ended before: "+c.Process.LastExit)
+	}
+	return strings.Join(strings.Fields(strings.Join(remarks, "; ")), " ")
 }
 
 // writeTimeline shows the start in the order in which components became ready.

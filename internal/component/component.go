@@ -23,6 +23,9 @@ type Component struct {
 	Ready func(ctx context.Context) error
 	// Process tells of the child process that the component is; nil when it is none.
 	Process func() Process
+	// Trouble tells why a component that was started does not run right now, though it is going to
+	// again; nil while it runs.
+	Trouble func() error
 	// Stop takes the component down. It is called once, also after a Start that failed half-way,
 	// and must cope with that.
 	Stop func(ctx context.Context) error

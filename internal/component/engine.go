@@ -19,7 +19,7 @@ const (
 	Starting State = "starting" // started, not ready yet
 	Ready    State = "ready"
 	Failed   State = "failed"
-	// Restarting is a component whose child has ended and is about to be started again.
+	// Restarting is a component that has ended and is about to be started again.
 	Restarting State = "restarting"
 	Stopping   State = "stopping"
 	Stopped    State = "stopped"
@@ -34,7 +34,8 @@ type Status struct {
 	ReadyAt   time.Duration `json:"readyAt,omitempty"`
 	// WaitedFor is the need that became ready last, i.e. what start-up waited for.
 	WaitedFor string `json:"waitedFor,omitempty"`
-	Error     string `json:"error,omitempty"`
+	// Error is why the component failed or is not running; while it is starting, what it waits for.
+	Error string `json:"error,omitempty"`
 
 	Process *Process `json:"process,omitempty"`
 }
@@ -72,16 +73,28 @@ func (e *Engine) Status() []Status {
 	all := make([]Status, 0, len(e.set))
 	for _, c := range e.set {
 		s := *e.status[c.Name]
-		if c.Process != nil && (s.State == Ready || s.State == Starting) {
-			p := c.Process()
-			s.Process = &p
-			if p.PID == 0 {
-				s.State = Restarting
-			}
+		if s.State == Ready || s.State == Starting {
+			addPresent(&s, c)
 		}
 		all = append(all, s)
 	}
 	return all
+}
+
+// addPresent adds to the status of a component that was started how it is right now.
+func addPresent(s *Status, c Component) {
+	if c.Process != nil {
+		p := c.Process()
+		s.Process = &p
+		if p.PID == 0 && !p.Since.IsZero() { // it has run before
+			s.State = Restarting
+		}
+	}
+	if c.Trouble != nil {
+		if err := c.Trouble(); err != nil {
+			s.State, s.Error = Restarting, err.Error()
+		}
+	}
 }
 
 // Run starts the set, keeps it until ctx ends, and stops it. When a component cannot be started,
@@ -138,22 +151,57 @@ func (e *Engine) startOne(ctx context.Context, c Component, readies map[string]c
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	e.update(c.Name, func(s *Status) { s.State, s.StartedAt, s.WaitedFor = Starting, time.Since(e.begin), e.lastReady(c.needs) })
+	e.update(c.Name, func(s *Status) {
+		s.State, s.StartedAt, s.WaitedFor = Starting, time.Since(e.begin), e.lastReady(c.needs)
+	})
+	stepCtx := withReporter(ctx, func(err error) {
+		e.update(c.Name, func(s *Status) {
+			if s.State == Starting { // what runs on in the background has ctx for longer
+				s.Error = "waiting: " + err.Error()
+			}
+		})
+	})
+	stopWarning := e.warnOfLongStart(c.Name)
+	defer stopWarning()
 	for _, step := range []func(context.Context) error{c.Start, c.Ready} {
 		if step == nil {
 			continue
 		}
-		if err := step(ctx); err != nil {
+		if err := step(stepCtx); err != nil {
 			if ctx.Err() == nil {
 				e.update(c.Name, func(s *Status) { s.State, s.Error = Failed, err.Error() })
 			}
 			return err
 		}
 	}
-	e.update(c.Name, func(s *Status) { s.State, s.ReadyAt = Ready, time.Since(e.begin) })
+	e.update(c.Name, func(s *Status) { s.State, s.ReadyAt, s.Error = Ready, time.Since(e.begin), "" })
 	e.log.Debug("Component is ready", "component", c.Name, "after", time.Since(e.begin).Round(time.Millisecond))
 	close(readies[c.Name])
 	return nil
+}
+
+// A component that is still not ready is warned of after longStart, and then again and again.
+const (
+	longStart    = 10 * time.Second
+	warnInterval = time.Minute
+)
+
+// warnOfLongStart logs what a component waits for if it is not ready soon, until stop is called.
+func (e *Engine) warnOfLongStart(name string) (stop func()) {
+	begin, done := time.Now(), make(chan struct{})
+	go func() {
+		for next := longStart; ; next = warnInterval {
+			select {
+			case <-done:
+				return
+			case <-time.After(next):
+			}
+			reason := ""
+			e.update(name, func(s *Status) { reason = s.Error })
+			e.log.Warn("Component is not ready yet", "component", name, "after", time.Since(begin).Round(time.Second), "reason", reason)
+		}
+	}()
+	return func() { close(done) }
 }
 
 // lastReady is the one of needs that became ready last. The caller holds the lock.

@@ -63,6 +63,9 @@ func Found(dataDir, memberName string, storeExists bool) (*Identity, error) {
 	switch {
 	case id.Role != Controller:
 		return nil, fmt.Errorf("this host is a %s of cluster %s: it cannot start as a controller before `k0s reset`", id.Role, id.ClusterID)
+	case id.State != Founding && id.State != Member:
+		return nil, fmt.Errorf("%s says that this host is %q of its cluster, which this k0s does not know: it was written by a newer k0s? "+
+			"Run that, or `k0s reset` to give this node's data up", file, id.State)
 	case id.State == Member && !storeExists:
 		return nil, fmt.Errorf("this host is a member of cluster %s, but its etcd data is gone from %s: "+
 			"restore it from a backup, or run `k0s reset` to start afresh; founding a second cluster in its place would lose the first", id.ClusterID, dataDir)

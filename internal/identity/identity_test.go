@@ -34,6 +34,8 @@ func TestRefusals(t *testing.T) {
 		{"data without identity", "", true, "is missing"},
 		{"member without data", `{"clusterID":"c","role":"controller","state":"member"}`, false, "its etcd data is gone"},
 		{"another role", `{"clusterID":"c","role":"worker","state":"member"}`, true, "worker of cluster c"},
+		{"unknown state", `{"clusterID":"c","role":"controller","state":"joining"}`, false, "newer k0s"},
+		{"no state", `{"clusterID":"c","role":"controller"}`, true, "does not know"},
 		{"damaged", `{`, true, "damaged"},
 	} {
 		dir := t.TempDir()

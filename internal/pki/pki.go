@@ -61,15 +61,14 @@ type Request struct {
 	Owner Owner
 }
 
-// EnsureCA loads the authority in path.crt and path.key, making it where there is none.
+// EnsureCA loads the authority in path.crt and path.key, making it where there is none. A certificate
+// that was lost is made anew only for a key that has not signed anything yet: then it was never there,
+// because the first start was interrupted.
 func EnsureCA(path, commonName string, lifetime time.Duration, owner Owner) (*CA, error) {
 	certFile, keyFile := path+".crt", path+".key"
 	cert, err := readCert(certFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if _, err := os.Stat(keyFile); err == nil {
-			return nil, fmt.Errorf("%s is there but %s is not: put the certificate back, or remove both files to have a new authority made", keyFile, certFile)
-		}
 		return makeCA(certFile, keyFile, commonName, lifetime, owner)
 	case err != nil:
 		return nil, err
@@ -94,9 +93,23 @@ func EnsureCA(path, commonName string, lifetime time.Duration, owner Owner) (*CA
 }
 
 func makeCA(certFile, keyFile, commonName string, lifetime time.Duration, owner Owner) (*CA, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := readKey(keyFile)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if isNew {
+		key, err = newKey()
+	}
 	if err != nil {
 		return nil, err
+	}
+	if !isNew {
+		signed, err := signedBy(key, filepath.Dir(certFile))
+		if err != nil {
+			return nil, err
+		}
+		if signed != "" {
+			return nil, fmt.Errorf("%s is there, and has signed %s, but %s is not: put the certificate back, or remove the key, too, "+
+				"to have a new authority made, which nothing that trusts the old one will trust", keyFile, signed, certFile)
+		}
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -113,14 +126,37 @@ func makeCA(certFile, keyFile, commonName string, lifetime time.Duration, owner 
 		return nil, err
 	}
 	// The key first: a certificate without its key would look like a custom authority.
-	if err := writeKey(keyFile, key, owner); err != nil {
-		return nil, err
+	if isNew {
+		if err := writeKey(keyFile, key, owner); err != nil {
+			return nil, err
+		}
 	}
 	if err := writePEM(certFile, 0o644, Owner{}, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}); err != nil {
-		return nil, errors.Join(err, os.Remove(keyFile))
+		return nil, err
 	}
-	return &CA{Cert: cert, key: key, file: certFile}, nil
+	return &CA{Cert: cert, key: key, file: certFile}, chown(keyFile, owner)
 }
+
+// signedBy finds a certificate in dir that key has signed; "" when there is none.
+func signedBy(key crypto.Signer, dir string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.crt"))
+	if err != nil {
+		return "", err
+	}
+	authority := &x509.Certificate{PublicKey: key.Public()}
+	for _, file := range files {
+		cert, err := readCert(file)
+		if err != nil {
+			continue // half-written or not ours: no sign of a signature
+		}
+		if authority.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil {
+			return file, nil
+		}
+	}
+	return "", nil
+}
+
+func newKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 
 // Ensure sees to it that r's files hold a certificate that says what r wants, is signed by ca, and is
 // good for at least a third of its lifetime; else a new one is issued, under a new key. Where ca has
@@ -148,10 +184,11 @@ func (ca *CA) Ensure(r Request) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(keyFile, keyPEM, 0o640, r.Owner); err != nil {
+	// Not made durable: what a power cut leaves half-written is made anew.
+	if err := writeFile(keyFile, keyPEM, 0o640, r.Owner, false); err != nil {
 		return err
 	}
-	return writeFile(certFile, certPEM, 0o644, Owner{})
+	return writeFile(certFile, certPEM, 0o644, Owner{}, false)
 }
 
 // Issue makes a key and a certificate for r without writing them anywhere.
@@ -159,7 +196,7 @@ func (ca *CA) Issue(r Request) (certPEM, keyPEM []byte, err error) {
 	if ca.key == nil {
 		return nil, nil, fmt.Errorf("cannot issue %s: the key of its authority %s is not here", r.CommonName, ca.file)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -243,28 +280,34 @@ func (r Request) usages() []x509.ExtKeyUsage {
 }
 
 // EnsureKeyPair makes the key that signs service account tokens: private in path.key, public in
-// path.pub.
+// path.pub. What is there is left as it is: path.pub may hold further keys whose tokens are to be
+// good. A private key that was lost is not made anew, for that would void every token.
 func EnsureKeyPair(path string, owner Owner) error {
 	keyFile, pubFile := path+".key", path+".pub"
+	_, pubErr := os.Stat(pubFile)
+	if pubErr != nil && !errors.Is(pubErr, fs.ErrNotExist) {
+		return pubErr
+	}
 	key, err := readKey(keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		fresh, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return err
+		if pubErr == nil {
+			return fmt.Errorf("%s is there but %s is not: put the key back, or remove both files to have a new pair made, which voids every service account token", pubFile, keyFile)
 		}
-		if err := writeKey(keyFile, fresh, owner); err != nil {
-			return err
+		if key, err = newKey(); err == nil {
+			err = writeKey(keyFile, key, owner)
 		}
-		key = fresh
-	} else if err != nil {
-		return err
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return err
 	}
-	if err := writePEM(pubFile, 0o644, Owner{}, &pem.Block{Type: "PUBLIC KEY", Bytes: der}); err != nil {
-		return err
+	if pubErr != nil {
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			return err
+		}
+		if err := writePEM(pubFile, 0o644, Owner{}, &pem.Block{Type: "PUBLIC KEY", Bytes: der}); err != nil {
+			return err
+		}
 	}
 	return chown(keyFile, owner)
 }
@@ -357,23 +400,28 @@ func writeKey(file string, key crypto.Signer, owner Owner) error {
 	return writePEM(file, 0o640, owner, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
+// writePEM is for what cannot be made anew.
 func writePEM(file string, mode fs.FileMode, owner Owner, block *pem.Block) error {
-	return writeFile(file, pem.EncodeToMemory(block), mode, owner)
+	return writeFile(file, pem.EncodeToMemory(block), mode, owner, true)
 }
 
-// writeFile replaces file whole or not at all.
-func writeFile(file string, content []byte, mode fs.FileMode, owner Owner) error {
+// writeFile replaces file whole or not at all; when durable, even if the power fails.
+func writeFile(file string, content []byte, mode fs.FileMode, owner Owner, durable bool) error {
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chown(owner.UID, 0), tmp.Chmod(mode), tmp.Close())
-	if err != nil {
+	err = errors.Join(err, tmp.Chown(owner.UID, 0), tmp.Chmod(mode))
+	if durable {
+		err = errors.Join(err, tmp.Sync())
+	}
+	if err := errors.Join(err, tmp.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	return os.Rename(tmp.Name(), file)
 }
 
-func chown(file string, owner Owner) error { return os.Chown(file, owner.UID, 0) }
+// chown leaves alone what a symbolic link points to.
+func chown(file string, owner Owner) error { return os.Lchown(file, owner.UID, 0) }

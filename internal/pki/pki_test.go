@@ -3,10 +3,14 @@ package pki
 import (
 	"crypto/x509"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"k0s.io/k0s/internal/host"
 )
 
 func newCA(t *testing.T, dir string) *CA {
@@ -128,15 +132,16 @@ func TestAuthorityWithoutKey(t *testing.T) {
 func TestMismatchesAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(dir string){
 		"does not belong": func(dir string) {
-			EnsureKeyPair(filepath.Join(dir, "ca"), Owner{})
 			os.Remove(dir + "/ca.key")
 			EnsureKeyPair(filepath.Join(dir, "ca"), Owner{})
 		},
-		"put the certificate back": func(dir string) { os.Remove(filepath.Join(dir, "ca.crt")) },
+		"put the certificate back": func(dir string) { os.Remove(filepath.Join(dir, "ca.crt")) }, // it has signed server.crt
 		"no PEM certificate":       func(dir string) { os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o644) },
 	} {
 		dir := t.TempDir()
-		newCA(t, dir)
+		if err := newCA(t, dir).Ensure(request(dir)); err != nil {
+			t.Fatal(err)
+		}
 		spoil(dir)
 		if _, err := EnsureCA(filepath.Join(dir, "ca"), "kubernetes-ca", DefaultCALifetime, Owner{}); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v", name, err)
@@ -157,5 +162,125 @@ func TestServiceAccountKeyIsKept(t *testing.T) {
 	}
 	if again, _ := os.ReadFile(path + ".key"); string(again) != string(first) {
 		t.Error("the key was replaced: every token would be void")
+	}
+}
+
+func TestInterruptedFirstStart(t *testing.T) {
+	dir := t.TempDir()
+	key := newCA(t, dir).key
+	os.Remove(filepath.Join(dir, "ca.crt")) // it was killed between the two
+	os.WriteFile(filepath.Join(dir, "other.crt"), []byte("half-writ"), 0o644)
+	other, err := EnsureCA(filepath.Join(dir, "front-proxy-ca"), "other", DefaultCALifetime, Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := request(dir)
+	r.Path += "-other"
+	if err := other.Ensure(r); err != nil { // signed by another key
+		t.Fatal(err)
+	}
+	ca := newCA(t, dir)
+	if !matches(ca.Cert, key) {
+		t.Error("the key was replaced")
+	}
+	if err := ca.Ensure(request(dir)); err != nil {
+		t.Error(err)
+	}
+	if again := newCA(t, dir); !again.Cert.Equal(ca.Cert) {
+		t.Error("the certificate was not kept")
+	}
+}
+
+func TestServiceAccountKeyIsNotReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sa")
+	if err := EnsureKeyPair(path, Owner{}); err != nil {
+		t.Fatal(err)
+	}
+	pub, _ := os.ReadFile(path + ".pub")
+
+	os.Remove(path + ".pub") // killed between the two
+	if err := EnsureKeyPair(path, Owner{}); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := os.ReadFile(path + ".pub"); string(again) != string(pub) {
+		t.Error("the public key is another")
+	}
+
+	rotated := "# the former key\n" + string(pub) + string(pub)
+	os.WriteFile(path+".pub", []byte(rotated), 0o644)
+	if err := EnsureKeyPair(path, Owner{}); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := os.ReadFile(path + ".pub"); string(again) != rotated {
+		t.Error("the former public key was dropped")
+	}
+
+	os.Remove(path + ".key")
+	if err := EnsureKeyPair(path, Owner{}); err == nil || !strings.Contains(err.Error(), "put the key back") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(path + ".key"); err == nil {
+		t.Error("the lost key was replaced")
+	}
+}
+
+func TestOwnershipDoesNotFollowLinks(t *testing.T) {
+	dir := t.TempDir()
+	r := request(dir)
+	if err := newCA(t, dir).Ensure(r); err != nil {
+		t.Fatal(err)
+	}
+	victim := filepath.Join(dir, "victim")
+	if err := os.Rename(r.Path+".key", victim); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, r.Path+".key"); err != nil {
+		t.Fatal(err)
+	}
+	r.Owner.UID = 1
+	if err := newCA(t, dir).Ensure(r); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+		t.Errorf("what the link points to was given to user %d", uid)
+	}
+}
+
+// TestOnlyTheOwnerReadsAKey reads as an account of its own, with the group that host finds for it.
+func TestOnlyTheOwnerReadsAKey(t *testing.T) {
+	user, ok, err := host.LookupUser("nobody") // for the scheduler's user
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	dir := t.TempDir()
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca := newCA(t, dir)
+	if err := EnsureKeyPair(filepath.Join(dir, "sa"), Owner{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, uid := range map[string]int{"scheduler": int(user.UID), "admin": 0} {
+		r := request(dir)
+		r.Path, r.Owner.UID = filepath.Join(dir, name), uid
+		if err := ca.Ensure(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, want := range map[string]bool{
+		"scheduler.key": true, "scheduler.crt": true, "admin.crt": true, "ca.crt": true, "sa.pub": true,
+		"admin.key": false, "ca.key": false, "sa.key": false,
+	} {
+		cmd := exec.Command("cat", filepath.Join(dir, file))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user.UID, Gid: user.GID}}
+		if err := cmd.Run(); (err == nil) != want {
+			t.Errorf("%s: readable is to be %t, got %v", file, want, err)
+		}
 	}
 }

@@ -12,16 +12,18 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"k0s.io/k0s/internal/component"
 )
 
 // Interval between two attempts: start-up time is made of these.
-const Interval = 25 * time.Millisecond
+const Interval = 50 * time.Millisecond
 
 // attemptTimeout bounds one attempt.
 const attemptTimeout = 5 * time.Second
 
 // Until calls check until it succeeds. It gives up when ctx ends or broken says that it never will;
-// the error then holds what the last attempt got.
+// the error then holds what the last attempt got. Meanwhile that is reported to the engine.
 func Until(ctx context.Context, check func(context.Context) error, broken func() error) error {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
@@ -36,6 +38,9 @@ func Until(ctx context.Context, check func(context.Context) error, broken func()
 			if reason := broken(); reason != nil {
 				return reason
 			}
+		}
+		if ctx.Err() == nil {
+			component.Report(ctx, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -60,9 +65,11 @@ func HTTP(url, caFile, certFile, keyFile string) func(context.Context) error {
 	}
 }
 
-// PlainHTTP returns a check that gets url and wants the answer 200.
+// PlainHTTP returns a check that gets url and wants the answer 200. An unspecified address (0.0.0.0,
+// [::] or none) stands for this host.
 func PlainHTTP(url string) func(context.Context) error {
-	return func(ctx context.Context) error { return get(ctx, http.DefaultClient, url) }
+	client := newClient(nil)
+	return func(ctx context.Context) error { return get(ctx, client, url) }
 }
 
 func get(ctx context.Context, client *http.Client, url string) error {
@@ -95,9 +102,16 @@ func tlsClient(caFile, certFile, keyFile string) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newClient(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+}
+
+// newClient goes straight to the server: what is probed is on this host, whatever HTTP_PROXY says.
+// (Go's dialer takes an unspecified address for loopback.)
+func newClient(config *tls.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		Proxy:           nil,
+		TLSClientConfig: config,
 		DialContext:     (&net.Dialer{Timeout: attemptTimeout}).DialContext,
 		IdleConnTimeout: time.Second,
-	}}, nil
+	}}
 }

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"sync/atomic"
 
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/probe"
@@ -10,7 +11,7 @@ import (
 // Component is a component that is one supervised child: spec is called when its needs are ready and
 // says how to run it, ready (nil: at once) checks once whether it serves.
 func Component(name string, spec func() (Spec, error), ready func(context.Context) error) component.Component {
-	var running *Process
+	var running atomic.Pointer[Process] // the status may be asked for at any time
 	return component.Component{
 		Name: name,
 		Start: func(context.Context) error {
@@ -19,26 +20,30 @@ func Component(name string, spec func() (Spec, error), ready func(context.Contex
 				return err
 			}
 			s.Name = name
-			running, err = Start(s)
-			return err
+			p, err := Start(s)
+			if err != nil {
+				return err
+			}
+			running.Store(p)
+			return nil
 		},
 		Ready: func(ctx context.Context) error {
 			if ready == nil {
 				return nil
 			}
-			return probe.Until(ctx, ready, running.Broken)
+			return probe.Until(ctx, ready, running.Load().Broken)
 		},
 		Process: func() component.Process {
-			if running == nil {
-				return component.Process{}
+			if p := running.Load(); p != nil {
+				return p.Info()
 			}
-			return running.Info()
+			return component.Process{}
 		},
 		Stop: func(ctx context.Context) error {
-			if running == nil {
-				return nil
+			if p := running.Load(); p != nil {
+				return p.Stop(ctx)
 			}
-			return running.Stop(ctx)
+			return nil
 		},
 	}
 }

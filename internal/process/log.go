@@ -23,8 +23,11 @@ func Relay(r io.Reader, log *slog.Logger, also ...func(msg string)) {
 	last := slog.LevelInfo
 	for {
 		line, err := in.ReadSlice('\n')
-		for errors.Is(err, bufio.ErrBufferFull) { // drop the rest of an overlong line
-			_, err = in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) { // drop the rest of an overlong line
+			line = bytes.Clone(line) // the next read overwrites it
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = in.ReadSlice('\n')
+			}
 		}
 		if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
 			level, msg, ok := parseLine(string(line))

@@ -24,15 +24,12 @@ import (
 // replaced by an upgrade, so that a restart never mixes versions.
 const Self = "/proc/self/exe"
 
-// Back-off between restarts: doubled from min to max, from the start again after a stable run.
-const (
-	minBackoff = 200 * time.Millisecond
-	maxBackoff = 30 * time.Second
-	stable     = time.Minute
-)
-
 // DefaultStopTimeout is how long a child has between SIGTERM and SIGKILL.
 const DefaultStopTimeout = 5 * time.Second
+
+// killTimeout is how long a child has to vanish after SIGKILL. Only one that hangs in the kernel
+// takes longer.
+const killTimeout = 5 * time.Second
 
 // Spec says how to run a child.
 type Spec struct {
@@ -69,8 +66,10 @@ type Process struct {
 	lastExit string
 	lastLog  []string // the child's last words
 
-	cancel  context.CancelFunc // asks the supervision to end
-	stopped chan struct{}      // closed when it has
+	cancel  context.CancelFunc // asks the supervision to end the child with SIGTERM, and itself
+	kill    context.CancelFunc // asks it to use SIGKILL
+	killed  <-chan struct{}    // closed when it was asked to
+	stopped chan struct{}      // closed when the supervision has ended
 }
 
 // Start starts the child and its supervision, which goes on until Stop. The error tells that the
@@ -85,16 +84,21 @@ func Start(spec Spec) (*Process, error) {
 	if err := endPredecessor(spec.PIDFile); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &Process{spec: spec, cancel: cancel, stopped: make(chan struct{})}
+	p, ctx := newProcess(spec)
 	first := make(chan error, 1)
 	go p.supervise(ctx, first)
 	if err := <-first; err != nil {
-		cancel()
 		<-p.stopped
 		return nil, err
 	}
 	return p, nil
+}
+
+// newProcess returns a child that is not running yet, and the context of its supervision.
+func newProcess(spec Spec) (*Process, context.Context) {
+	ctx, cancel := context.WithCancel(context.Background())
+	killCtx, kill := context.WithCancel(context.Background())
+	return &Process{spec: spec, cancel: cancel, kill: kill, killed: killCtx.Done(), stopped: make(chan struct{})}, ctx
 }
 
 // Info returns the process' present state.
@@ -132,7 +136,7 @@ func (p *Process) remember(line string) {
 }
 
 // Stop ends the child: SIGTERM, then SIGKILL to its process group after the stop timeout or when
-// ctx ends. It returns when the child is gone.
+// ctx ends. It returns when the child is gone, and gives up on one that outlives SIGKILL for 5 s.
 func (p *Process) Stop(ctx context.Context) error {
 	p.cancel()
 	limit := time.NewTimer(p.spec.StopTimeout)
@@ -143,13 +147,17 @@ func (p *Process) Stop(ctx context.Context) error {
 	case <-limit.C:
 	case <-ctx.Done():
 	}
-	p.signal(syscall.SIGKILL)
-	<-p.stopped
-	return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.spec.Name, p.spec.StopTimeout)
+	p.kill()
+	limit.Reset(killTimeout)
+	select {
+	case <-p.stopped:
+		return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.spec.Name, p.spec.StopTimeout)
+	case <-limit.C:
+		pid := p.Info().PID
+		return fmt.Errorf("%s (process %d) is still there %v after SIGKILL: it may hang in the kernel; `cat /proc/%d/stack` tells where",
+			p.spec.Name, pid, killTimeout, pid)
+	}
 }
-
-// Restart asks the child to end; the supervision starts it anew without back-off.
-func (p *Process) Restart() { p.signal(syscall.SIGTERM) }
 
 func (p *Process) signal(sig syscall.Signal) {
 	p.mu.Lock()
@@ -166,39 +174,35 @@ func (p *Process) supervise(ctx context.Context, first chan<- error) {
 	defer runtime.UnlockOSThread()
 	defer close(p.stopped)
 	defer os.Remove(p.spec.PIDFile)
-	backoff := minBackoff
+	var backoff component.Backoff
+	impossible := false // to start it at all
 	for {
 		begin := time.Now()
 		err := p.runOnce(ctx, func(err error) {
 			if first != nil {
 				first <- err
-				first = nil
+				first, impossible = nil, err != nil
 			}
 		})
-		if ctx.Err() != nil {
+		if impossible || ctx.Err() != nil {
 			return
 		}
-		if time.Since(begin) > stable {
-			backoff = minBackoff
-		}
+		wait := backoff.Next(time.Since(begin))
 		p.mu.Lock()
 		p.restarts++
 		p.lastExit = err.Error()
 		p.mu.Unlock()
-		p.spec.Log.Warn("Child has ended, starting it again", "reason", err, "after", backoff)
-		wait := time.NewTimer(backoff)
+		p.spec.Log.Warn("Child has ended, starting it again", "reason", err, "after", wait)
 		select {
 		case <-ctx.Done():
-			wait.Stop()
 			return
-		case <-wait.C:
+		case <-time.After(wait):
 		}
-		backoff = min(2*backoff, maxBackoff)
 	}
 }
 
 // runOnce runs the child until it ends, calling started once it runs or could not be run. When ctx
-// ends the child is sent SIGTERM. The error says how the child ended.
+// ends the child is sent SIGTERM, and SIGKILL when killed says so. The error says how the child ended.
 func (p *Process) runOnce(ctx context.Context, started func(error)) error {
 	cmd := exec.Command(p.spec.Path, p.spec.Args...)
 	cmd.Args[0] = p.spec.Name
@@ -234,11 +238,18 @@ func (p *Process) runOnce(ctx context.Context, started func(error)) error {
 	started(nil)
 
 	ended := make(chan struct{})
+	// Signals are sent from here alone: so they reach also a child that is asked to end while it starts.
 	go func() {
-		select {
-		case <-ctx.Done():
-			p.signal(syscall.SIGTERM)
-		case <-ended:
+		for _, when := range []struct {
+			asked <-chan struct{}
+			send  syscall.Signal
+		}{{ctx.Done(), syscall.SIGTERM}, {p.killed, syscall.SIGKILL}} {
+			select {
+			case <-when.asked:
+				p.signal(when.send)
+			case <-ended:
+				return
+			}
 		}
 	}()
 	err = cmd.Wait()

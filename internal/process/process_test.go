@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -55,6 +57,17 @@ func TestRelayKeepsSeverityOfContinuedLines(t *testing.T) {
 	}
 	if got := strings.Join(levels, " "); got != "ERROR ERROR ERROR INFO" {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestRelayKeepsTheHeadOfAnOverlongLine(t *testing.T) {
+	head, tail := "head"+strings.Repeat("h", maxLine-4), strings.Repeat("t", maxLine+maxLine/2)
+	var got []string
+	Relay(strings.NewReader(head+tail+"\nnext\n"), slog.New(slog.DiscardHandler), func(msg string) { got = append(got, msg) })
+	if len(got) != 2 || got[0] != head || got[1] != "next" {
+		for _, line := range got {
+			t.Errorf("got a line of %d bytes: %.20s…%s", len(line), line, line[max(0, len(line)-20):])
+		}
 	}
 }
 
@@ -119,10 +132,58 @@ func TestStopKillsTheStubborn(t *testing.T) {
 }
 
 func TestCannotStart(t *testing.T) {
+	var out bytes.Buffer
 	spec := sh(t, "")
-	spec.Path = "/does/not/exist"
+	spec.Path, spec.Log = "/does/not/exist", slog.New(slog.NewTextHandler(&out, nil))
 	if _, err := Start(spec); err == nil || !strings.Contains(err.Error(), "starting sh") {
 		t.Errorf("got %v", err)
+	}
+	if out.Len() != 0 { // the error says it all: it is not going to be started again
+		t.Errorf("it was logged: %s", out.String())
+	}
+}
+
+func TestStopReachesAChildThatIsBeingStarted(t *testing.T) {
+	p, ctx := newProcess(sh(t, `trap "" TERM; while :; do sleep 1; done`))
+	p.cancel()
+	p.kill() // before there is a process id
+	if err := p.runOnce(ctx, func(error) {}); err == nil || !strings.HasPrefix(err.Error(), "signal: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStopGivesUpOnAChildThatCannotBeKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spec := sh(t, "")
+		spec.StopTimeout = time.Second
+		p, _ := newProcess(spec) // its supervision never ends
+		p.pid = 4711
+		begin := time.Now()
+		if err := p.Stop(context.Background()); err == nil || !strings.Contains(err.Error(), "process 4711") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(begin); took != spec.StopTimeout+killTimeout {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// TestStatusWhileStarting is for the race detector.
+func TestStatusWhileStarting(t *testing.T) {
+	c := Component("sh", func() (Spec, error) { return sh(t, "exec sleep 60"), nil }, nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c.Process().PID == 0 {
+			runtime.Gosched()
+		}
+	}()
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if err := c.Stop(context.Background()); err != nil {
+		t.Error(err)
 	}
 }
 

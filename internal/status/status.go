@@ -14,16 +14,17 @@ import (
 	"time"
 
 	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/host"
 )
 
 // Status is the answer to GET /status.
 type Status struct {
-	Version    string
-	Pid        int
-	PPid       int
-	Role       string
-	SysInit    string
-	StubFile   string
+	Version string
+	Pid     int
+	PPid    int
+	Role    string
+	// SysInit is the init system, where it is one we know: systemd.
+	SysInit    string `json:",omitempty"`
 	Workloads  bool
 	SingleNode bool
 	Args       []string
@@ -41,8 +42,8 @@ func Serve(ctx context.Context, socket string, current func() Status) error {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return err
 	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err := removeSocket(socket); err != nil {
+		return fmt.Errorf("status socket: %w", err)
 	}
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
@@ -51,8 +52,16 @@ func Serve(ctx context.Context, socket string, current func() Status) error {
 	if err := os.Chmod(socket, 0o600); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	sysInit := ""
+	if host.HasSystemd() {
+		sysInit = "systemd"
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, current()) })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		s := current()
+		s.SysInit = sysInit
+		reply(w, s)
+	})
 	mux.HandleFunc("GET /components", func(w http.ResponseWriter, _ *http.Request) { reply(w, current().Components) })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -61,6 +70,20 @@ func Serve(ctx context.Context, socket string, current func() Status) error {
 		return err
 	}
 	return nil
+}
+
+// removeSocket removes what a k0s that was killed has left, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and is no socket: give --status-socket a path of its own", path)
+	}
+	return os.Remove(path)
 }
 
 func reply(w http.ResponseWriter, value any) {
