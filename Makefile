@@ -80,10 +80,12 @@ test: unit inttest ## run all tests: unit, then the scenarios on test hosts
 unit: ## run the unit tests and go vet; needs neither root nor build/k0s
 	go vet ./...
 	go test $$(go list ./... | grep -v /inttest)
+	go -C internal/memory test ./...
 
 .PHONY: inttest
 inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' chooses some
-	go test -count=1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
+	embedded-bins/need.sh iproute2 util-linux busybox-static
+	go test -count=1 -p 1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
 
 .PHONY: bench
 bench: build/k0s ## measure size, start-up, memory and CPU, as a table and as JSON
@@ -129,6 +131,7 @@ fix: ## mend what `make lint` finds, where a program can
 
 .PHONY: help
 help: ## this
+	@echo "k0s: one executable that is a whole Kubernetes."
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile

@@ -84,16 +84,16 @@ $(P)/pause.json: embedded-bins/images/pause/pause.c $(E)/needed $(E)/pack embedd
 	musl-gcc -static -Os -Wall -Wextra -Werror -Wl,--build-id=none -s -DVERSION='"$(PAUSE_VERSION)"' -o $(E)/pause/root/pause $<
 	$(call pack_image,pause,$(PAUSE_VERSION)) -entrypoint /pause -user 65535:65535 $(E)/pause/root
 
-$(P)/coredns.json: $(wildcard embedded-bins/images/coredns/*) $(E)/needed $(E)/pack embedded-bins/build.mk
+$(P)/coredns.json: $(wildcard embedded-bins/images/coredns/*) internal/memory/memory.go $(E)/needed $(E)/pack embedded-bins/build.mk
 	@rm -rf $(E)/coredns/root && mkdir -p $(E)/coredns/root
 	cd embedded-bins/images/coredns && $(GO_OTHER) build -tags grpcnotrace \
 		-ldflags '-s -w -buildid= -X github.com/coredns/coredns/coremain.GitCommit=k0s' -o $(CURDIR)/$(E)/coredns/root/coredns .
 	$(call pack_image,coredns,$(COREDNS_VERSION)) -entrypoint /coredns $(E)/coredns/root
 
 # metrics-server writes its certificate to /tmp and takes its version from client-go.
-$(P)/metrics-server.json: embedded-bins/images/metrics-server/go.mod embedded-bins/images/metrics-server/go.sum $(E)/needed $(E)/pack embedded-bins/build.mk
+$(P)/metrics-server.json: embedded-bins/images/metrics-server/main.go embedded-bins/images/metrics-server/go.mod embedded-bins/images/metrics-server/go.sum internal/memory/memory.go $(E)/needed $(E)/pack embedded-bins/build.mk
 	@rm -rf $(E)/metrics-server/root && mkdir -p $(E)/metrics-server/root/tmp && chmod 1777 $(E)/metrics-server/root/tmp
 	cd embedded-bins/images/metrics-server && $(GO_OTHER) build -tags 'grpcnotrace providerless' \
 		-ldflags '-s -w -buildid= -X k8s.io/client-go/pkg/version.gitVersion=$(METRICS_SERVER_VERSION)' \
-		-o $(CURDIR)/$(E)/metrics-server/root/metrics-server sigs.k8s.io/metrics-server/cmd/metrics-server
+		-o $(CURDIR)/$(E)/metrics-server/root/metrics-server .
 	$(call pack_image,metrics-server,$(METRICS_SERVER_VERSION)) -entrypoint /metrics-server -user 65534:65534 $(E)/metrics-server/root

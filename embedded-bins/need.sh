@@ -10,6 +10,9 @@ for package in "$@"; do
 	libc6-dev) [ -e /usr/include/stdio.h ] || missing+=(libc6-dev) ;;
 	libseccomp-dev) command -v pkg-config >/dev/null && pkg-config --exists libseccomp || missing+=(libseccomp-dev) ;;
 	musl-tools) command -v musl-gcc >/dev/null || missing+=(musl-tools) ;;
+	iproute2) command -v ip >/dev/null || missing+=(iproute2) ;;
+	util-linux) command -v nsenter >/dev/null && command -v unshare >/dev/null || missing+=(util-linux) ;;
+	busybox-static) command -v busybox >/dev/null || missing+=(busybox-static) ;;
 	dpkg) command -v dpkg-deb >/dev/null || missing+=(dpkg) ;;
 	*) command -v "$package" >/dev/null || missing+=("$package") ;;
 	esac

@@ -1,8 +1,6 @@
 package applet
 
 import (
-	"os"
-	"runtime/debug"
 	"time"
 
 	"k0s.io/k0s/internal/applet/name"
@@ -32,10 +30,5 @@ func settleMemory(program string) {
 	if !daemon {
 		return
 	}
-	time.AfterFunc(settling, func() {
-		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(gogc)
-		}
-		memory.GiveBack()
-	})
+	memory.Settle(settling, gogc)
 }

@@ -1,4 +1,5 @@
-// Package memory gives back what a process needed to start, and needs no more.
+// Package memory gives back what a process needed to start, and needs no more. It is a module of its
+// own, because the programs in the images of the system pods use it, too.
 package memory
 
 import (
@@ -7,9 +8,21 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// Settle makes the process small once it has started, which takes it a while: from then on its heap may
+// grow by gogc percent between two collections, unless the user said otherwise by GOGC.
+func Settle(after time.Duration, gogc int) {
+	time.AfterFunc(after, func() {
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(gogc)
+		}
+		GiveBack()
+	})
+}
 
 // GiveBack returns free heap to the kernel, and drops this process' claim on the pages of its
 // executable: code that ran once, tables that were read once, archives that were unpacked. What is

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
@@ -24,6 +26,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/reload"
 	_ "github.com/coredns/coredns/plugin/rewrite"
 	_ "github.com/coredns/coredns/plugin/transfer"
+
+	"k0s.io/k0s/internal/memory"
 )
 
 // directives is the order in which a query passes the plugins of a server block,
@@ -52,6 +56,7 @@ var directives = []string{
 }
 
 func main() {
+	memory.Settle(10*time.Second, 30)
 	dnsserver.Directives = directives
 	coremain.Run()
 }
