@@ -30,8 +30,8 @@ type Status struct {
 	Name      string        `json:"name"`
 	State     State         `json:"state"`
 	Needs     []string      `json:"needs,omitempty"`
-	StartedAt time.Duration `json:"startedAt,omitempty"`
-	ReadyAt   time.Duration `json:"readyAt,omitempty"`
+	StartedAt time.Duration `json:"startedAtNanoseconds,omitempty"`
+	ReadyAt   time.Duration `json:"readyAtNanoseconds,omitempty"`
 	// WaitedFor is the need that became ready last, i.e. what start-up waited for.
 	WaitedFor string `json:"waitedFor,omitempty"`
 	// Error is why the component failed or is not running; while it is starting, what it waits for.

@@ -6,11 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"k8s.io/client-go/util/certificate"
 
+	"k0s.io/k0s/internal/flags/flagstest"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -74,17 +74,7 @@ func TestArgs(t *testing.T) {
 		{"scheduler among others", schedulerArgs, func(o *Options) { o.Alone = false }, []string{"--leader-elect=true", "--bind-address=127.0.0.1"}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := tc.args(options(t, tc.change))
-			for _, want := range tc.want {
-				if !slices.Contains(got, want) {
-					t.Errorf("missing %s in %q", want, got)
-				}
-			}
-			for _, prefix := range tc.absent {
-				if slices.ContainsFunc(got, func(arg string) bool { return strings.HasPrefix(arg, prefix) }) {
-					t.Errorf("unwanted %s in %q", prefix, got)
-				}
-			}
+			flagstest.Check(t, tc.args(options(t, tc.change)), tc.want, tc.absent)
 		})
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+
+	"k0s.io/k0s/internal/file"
 )
 
 // State is how far the node has come.
@@ -87,14 +89,8 @@ func (id *Identity) write() error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(id.file), ".identity-*")
-	if err != nil {
-		return fmt.Errorf("writing this node's identity: %w", err)
+	if err := file.Write(id.file, append(content, '\n'), 0o600, file.Options{Durable: true}); err != nil {
+		return fmt.Errorf("this node's identity: %w", err)
 	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(content, '\n'))
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("writing this node's identity: %w", err)
-	}
-	return os.Rename(tmp.Name(), id.file)
+	return nil
 }

@@ -4,10 +4,11 @@ package kubeconfig
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+
+	"k0s.io/k0s/internal/file"
 )
 
 // Config says which server to talk to, and as whom: by certificate files or by their content.
@@ -40,15 +41,7 @@ func Write(path string, c Config, mode os.FileMode, uid int) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	defer os.Remove(tmp)
-	if err := os.WriteFile(tmp, content, mode); err != nil {
-		return err
-	}
-	if err := os.Chown(tmp, uid, 0); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return file.Write(path, content, mode, file.Options{UID: uid})
 }
 
 func or(value, fallback string) string {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"k0s.io/k0s/internal/flags/flagstest"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
@@ -65,17 +66,7 @@ func TestArgs(t *testing.T) {
 		}, []string{"--conntrack-min=7", "--v=9"}, []string{"--conntrack-min=0"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := tc.args(options(t, tc.change))
-			for _, want := range tc.want {
-				if !slices.Contains(got, want) {
-					t.Errorf("missing %s in %q", want, got)
-				}
-			}
-			for _, prefix := range tc.absent {
-				if slices.ContainsFunc(got, func(arg string) bool { return strings.HasPrefix(arg, prefix) }) {
-					t.Errorf("unwanted %s in %q", prefix, got)
-				}
-			}
+			flagstest.Check(t, tc.args(options(t, tc.change)), tc.want, tc.absent)
 		})
 	}
 }

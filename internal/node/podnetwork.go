@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -14,6 +15,7 @@ import (
 func podNetwork(o Options) component.Component {
 	settings := o.Config.Spec.Network.KubeRouter
 	return component.Component{Name: "pod-network", Start: func(ctx context.Context) error {
+		component.Report(ctx, fmt.Errorf("the controller manager has not given node %s a pod CIDR", o.NodeName))
 		node, err := awaitNode(ctx, o, func(n *corev1.Node) bool { return n.Spec.PodCIDR != "" })
 		if err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 // registration is ready once the kubelet has registered this node with the API.
 func registration(o Options) component.Component {
 	return component.Component{Name: "registration", Ready: func(ctx context.Context) error {
+		component.Report(ctx, fmt.Errorf("the kubelet has not registered node %s", o.NodeName))
 		_, err := awaitNode(ctx, o, func(*corev1.Node) bool { return true })
 		return err
 	}}

@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"k0s.io/k0s/internal/file"
 )
 
 // Lifetimes of new certificates, unless configured.
@@ -185,10 +187,10 @@ func (ca *CA) Ensure(r Request) error {
 		return err
 	}
 	// Not made durable: what a power cut leaves half-written is made anew.
-	if err := writeFile(keyFile, keyPEM, 0o640, r.Owner, false); err != nil {
+	if err := file.Write(keyFile, keyPEM, 0o640, file.Options{UID: r.Owner.UID}); err != nil {
 		return err
 	}
-	return writeFile(certFile, certPEM, 0o644, Owner{}, false)
+	return file.Write(certFile, certPEM, 0o644, file.Options{})
 }
 
 // Issue makes a key and a certificate for r without writing them anywhere.
@@ -392,35 +394,17 @@ func readKey(file string) (crypto.Signer, error) {
 	return signer, nil
 }
 
-func writeKey(file string, key crypto.Signer, owner Owner) error {
+func writeKey(path string, key crypto.Signer, owner Owner) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return err
 	}
-	return writePEM(file, 0o640, owner, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return writePEM(path, 0o640, owner, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // writePEM is for what cannot be made anew.
-func writePEM(file string, mode fs.FileMode, owner Owner, block *pem.Block) error {
-	return writeFile(file, pem.EncodeToMemory(block), mode, owner, true)
-}
-
-// writeFile replaces file whole or not at all; when durable, even if the power fails.
-func writeFile(file string, content []byte, mode fs.FileMode, owner Owner, durable bool) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chown(owner.UID, 0), tmp.Chmod(mode))
-	if durable {
-		err = errors.Join(err, tmp.Sync())
-	}
-	if err := errors.Join(err, tmp.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
-	}
-	return os.Rename(tmp.Name(), file)
+func writePEM(path string, mode fs.FileMode, owner Owner, block *pem.Block) error {
+	return file.Write(path, pem.EncodeToMemory(block), mode, file.Options{UID: owner.UID, Durable: true})
 }
 
 // chown leaves alone what a symbolic link points to.

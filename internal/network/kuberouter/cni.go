@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/journal"
 )
 
@@ -68,12 +69,7 @@ func (n Network) Apply(j *journal.Journal) error {
 	if err := j.Add(journal.Entry{Kind: journal.File, Name: CNIConfig}); err != nil {
 		return err
 	}
-	tmp := filepath.Join(filepath.Dir(CNIConfig), ".10-kuberouter.new")
-	defer os.Remove(tmp)
-	if err := os.WriteFile(tmp, content, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, CNIConfig)
+	return file.Write(CNIConfig, content, 0o644, file.Options{})
 }
 
 func (n Network) cniConfig() ([]byte, error) {
