@@ -132,6 +132,11 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		return err
 	}
 
+	if plan.workloads {
+		if err := plan.node.Journal.AddKubeletRoot(layout.KubeletRoot); err != nil {
+			return err
+		}
+	}
 	engine, err := component.NewEngine(plan.components(), log)
 	if err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 
 	"k0s.io/k0s/cmd/internal/cli"
 	"k0s.io/k0s/internal/host"
-	"k0s.io/k0s/internal/instance"
 	"k0s.io/k0s/internal/reset"
 )
 
@@ -35,22 +34,24 @@ func Command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			running, err := instance.Running(layout)
-			if err != nil {
-				return err
-			}
-			if running != nil {
-				return fmt.Errorf("k0s is running (process %d): stop it first", running.PID)
-			}
 			if err := reset.Run(cmd.Context(), reset.Options{Layout: layout, KeepData: keepData, Log: flags.Logger(cmd.ErrOrStderr(), false)}); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "This host is as it was before k0s.")
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), summary(layout, keepData))
 			return err
 		},
 	}
 	flags.AddTo(cmd.Flags())
-	cmd.Flags().StringVar(&kubeletRoot, "kubelet-root-dir", "", "the kubelet's state, if k0s ran with this flag (default <data-dir>/kubelet)")
+	cmd.Flags().StringVar(&kubeletRoot, "kubelet-root-dir", "", "the kubelet's state, if k0s ran with this flag (default: as the data directory's journal has it)")
 	cmd.Flags().BoolVar(&keepData, "keep-data", false, "end containers and take back changes of the host, but keep the data directory")
 	return cmd
+}
+
+// summary says what a reset has left behind.
+func summary(l host.Layout, keptData bool) string {
+	if keptData {
+		return "No container of k0s runs on this host any more. Kept: " + l.DataDir + " with the cluster's data, certificates and images; " +
+			"`k0s controller` goes on from there, `k0s reset` deletes it."
+	}
+	return "This host is as it was before k0s."
 }

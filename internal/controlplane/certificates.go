@@ -41,9 +41,8 @@ func makeCertificates(o Options) error {
 	for _, dir := range []struct {
 		path string
 		mode os.FileMode
-		uid  uint32
-	}{{l.PKI(), 0o751, 0}, {l.PKI("etcd"), 0o711, u.etcd.UID}} {
-		if err := host.MakeDir(dir.path, dir.mode, int(dir.uid)); err != nil {
+	}{{l.PKI(), 0o751}, {l.PKI("etcd"), 0o711}} {
+		if err := host.MakeDir(dir.path, dir.mode, 0); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ func etcd(o Options) component.Component {
 				return spec, err
 			}
 		}
-		return spec, host.MakeDir(l.Etcd(), 0o700, int(spec.UID))
+		return spec, host.MakeTree(l.Etcd(), 0o700, int(spec.UID))
 	}, probe.HTTP(etcdClientURL+"/readyz", l.PKI("etcd", "ca.crt"), l.PKI("apiserver-etcd-client.crt"), l.PKI("apiserver-etcd-client.key")))
 }
 

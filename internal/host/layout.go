@@ -3,45 +3,80 @@
 package host
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// Defaults of the layout, used when k0s runs as root.
+// Defaults of the layout. The run directory is always the same: k0s runs as root, once on a host.
 const (
 	DefaultDataDir = "/var/lib/k0s"
 	DefaultRunDir  = "/run/k0s"
 )
 
-// Layout says where k0s keeps its files.
+// Layout says where k0s keeps its files. Its paths are free of symbolic links.
 type Layout struct {
 	// DataDir holds what must outlive a reboot.
 	DataDir string
+	// DataDirLink is the symbolic link that DataDir was given as; empty when it was none.
+	DataDirLink string
 	// RunDir holds sockets, pid files and generated configuration, new at every boot.
 	RunDir string
 	// KubeletRoot is the kubelet's state. Default: DataDir/kubelet.
 	KubeletRoot string
 }
 
-// NewLayout returns the layout for dataDir (default DefaultDataDir), made absolute.
+// NewLayout returns the layout for dataDir (default DefaultDataDir), with symbolic links resolved.
 func NewLayout(dataDir, kubeletRoot string) (Layout, error) {
 	if dataDir == "" {
 		dataDir = DefaultDataDir
 	}
-	dataDir, err := filepath.Abs(dataDir)
-	if err != nil {
-		return Layout{}, err
+	var l Layout
+	var err error
+	if st, err := os.Lstat(filepath.Clean(dataDir)); err == nil && st.Mode().Type() == fs.ModeSymlink {
+		if l.DataDirLink, err = filepath.Abs(dataDir); err != nil {
+			return Layout{}, err
+		}
 	}
-	runDir := DefaultRunDir
-	if os.Geteuid() != 0 {
-		runDir = filepath.Join(dataDir, "run")
+	if l.DataDir, err = Resolve(dataDir); err != nil {
+		return Layout{}, fmt.Errorf("data directory %s: %w", dataDir, err)
+	}
+	if l.RunDir, err = Resolve(DefaultRunDir); err != nil {
+		return Layout{}, fmt.Errorf("run directory: %w", err)
 	}
 	if kubeletRoot == "" {
-		kubeletRoot = filepath.Join(dataDir, "kubelet")
-	} else if kubeletRoot, err = filepath.Abs(kubeletRoot); err != nil {
-		return Layout{}, err
+		kubeletRoot = filepath.Join(l.DataDir, "kubelet")
 	}
-	return Layout{DataDir: dataDir, RunDir: runDir, KubeletRoot: kubeletRoot}, nil
+	if l.KubeletRoot, err = Resolve(kubeletRoot); err != nil {
+		return Layout{}, fmt.Errorf("the kubelet's directory %s: %w", kubeletRoot, err)
+	}
+	return l, nil
+}
+
+// Resolve makes path absolute and free of symbolic links, of which neither the kernel's table of
+// mounts nor /proc/PID/exe know. What does not exist yet, or may not be looked at, stays as it is.
+func Resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	missing := ""
+	for parent := path; ; parent = filepath.Dir(parent) {
+		resolved, err := filepath.EvalSymlinks(parent)
+		if err == nil {
+			return filepath.Join(resolved, missing), nil
+		}
+		gone := errors.Is(err, fs.ErrNotExist)
+		if !gone && !errors.Is(err, fs.ErrPermission) {
+			return "", err
+		}
+		if target, err := os.Readlink(parent); gone && err == nil {
+			return "", fmt.Errorf("%s is a symbolic link to %s, which does not exist: make that directory, or remove the link", parent, target)
+		}
+		missing = filepath.Join(filepath.Base(parent), missing)
+	}
 }
 
 // Bin is where the helpers are unpacked.
@@ -49,6 +84,9 @@ func (l Layout) Bin(names ...string) string { return l.data("bin", names) }
 
 // PKI is where certificates and the kubeconfigs made from them are.
 func (l Layout) PKI(names ...string) string { return l.data("pki", names) }
+
+// Identity says what this node is meant to be.
+func (l Layout) Identity() string { return l.data("identity.json", nil) }
 
 // Etcd is etcd's data directory.
 func (l Layout) Etcd(names ...string) string { return l.data("etcd", names) }

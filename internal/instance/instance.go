@@ -5,6 +5,7 @@ package instance
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,30 +33,35 @@ type RuntimeSpec struct {
 	Role         string `json:"role"`
 }
 
+// lockName is the file in run and data directory that is locked. It holds the pid of who locked it.
+const lockName = "k0s.yaml.lock"
+
+// LockFile is the file that is locked in run and data directory.
+func LockFile(dir string) string { return filepath.Join(dir, lockName) }
+
 // Lock is held by a running k0s.
 type Lock struct {
 	files []*os.File
-	file  string
+	// file is the runtime configuration; empty when none was written.
+	file string
 }
 
-// Acquire locks run and data directory for this process, and says so in the runtime configuration.
+// Acquire locks run and data directory for this process, and says so in the runtime configuration. A
+// data directory that is not k0s' own is refused.
 func Acquire(l host.Layout, role, statusSocket string) (*Lock, error) {
-	lock := &Lock{file: l.Run("k0s.yaml")}
-	for _, dir := range []string{l.DataDir, l.RunDir} {
-		if err := host.MakeDir(dir, 0o755, os.Geteuid()); err != nil {
-			return nil, errors.Join(err, lock.Release())
-		}
-		f, err := lockFile(filepath.Join(dir, "k0s.yaml.lock"))
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), lock.Release())
-		}
-		lock.files = append(lock.files, f)
+	if err := CheckDataDir(l); err != nil {
+		return nil, err
+	}
+	lock, err := LockOut(l.DataDir, l.RunDir)
+	if err != nil {
+		return nil, err
 	}
 	content, err := yaml.Marshal(RuntimeConfig{
 		APIVersion: "k0s.k0sproject.io/v1beta1", Kind: "RuntimeConfig",
 		Spec: RuntimeSpec{DataDir: l.DataDir, KubeletRoot: l.KubeletRoot, StatusSocket: statusSocket, PID: os.Getpid(), Role: role},
 	})
 	if err == nil {
+		lock.file = l.Run("k0s.yaml")
 		err = os.WriteFile(lock.file, content, 0o600)
 	}
 	if err != nil {
@@ -64,31 +70,54 @@ func Acquire(l host.Layout, role, statusSocket string) (*Lock, error) {
 	return lock, nil
 }
 
-// Release gives the directories up.
+// LockOut locks run and data directory, made if missing, so that no k0s runs on them until the Release.
+func LockOut(dirs ...string) (*Lock, error) {
+	lock := &Lock{}
+	for _, dir := range dirs {
+		if err := host.MakeDirUnlessThere(dir, 0o755); err != nil {
+			return nil, errors.Join(err, lock.Release())
+		}
+		f, err := lockFile(LockFile(dir))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), lock.Release())
+		}
+		lock.files = append(lock.files, f)
+	}
+	return lock, nil
+}
+
+// Release gives the directories up, which may be gone by now.
 func (lock *Lock) Release() error {
 	var errs []error
-	if len(lock.files) == 2 {
-		if err := os.Remove(lock.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+	if lock.file != "" {
+		errs = append(errs, removeFile(lock.file))
 	}
 	for _, f := range lock.files {
-		errs = append(errs, os.Remove(f.Name()), f.Close())
+		errs = append(errs, removeFile(f.Name()), f.Close())
 	}
-	lock.files = nil
+	lock.files, lock.file = nil, ""
 	return errors.Join(errs...)
 }
 
-// lockFile locks path, which holds the pid of who has it. The lock goes with the process.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lockFile locks path and writes our pid to it. The lock goes with the process. It is one of those that
+// can be asked after without being taken (see F_OFD_GETLK in fcntl(2)): `k0s status` must not be in
+// the way of a start.
 func lockFile(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile(unix.F_WRLCK)); err != nil {
 			defer f.Close()
-			if !errors.Is(err, unix.EWOULDBLOCK) {
+			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
 				return nil, fmt.Errorf("locking %s: %w", path, err)
 			}
 			holder := make([]byte, 20)
@@ -97,19 +126,38 @@ func lockFile(path string) (*os.File, error) {
 				strings.TrimSpace(string(holder[:n])))
 		}
 		// The one before us may have removed the file between our opening and locking it.
-		if locked, err := f.Stat(); err == nil {
-			if present, err := os.Stat(path); err == nil && os.SameFile(locked, present) {
-				_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-				return f, err
-			}
+		if !isFile(f, path) {
+			f.Close()
+			continue
 		}
-		f.Close()
+		err = f.Truncate(0)
+		if err == nil {
+			_, err = fmt.Fprintln(f, os.Getpid())
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
+		}
+		return f, nil
 	}
+}
+
+// isFile tells whether f is what path names.
+func isFile(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, named)
+}
+
+func wholeFile(lock int16) *unix.Flock_t {
+	return &unix.Flock_t{Type: lock, Whence: io.SeekStart}
 }
 
 // Running returns what the k0s that runs on this host says of itself; nil when none runs.
 func Running(l host.Layout) (*RuntimeSpec, error) {
-	lock, err := os.Open(l.Run("k0s.yaml.lock"))
+	lock, err := os.Open(LockFile(l.RunDir))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, nil
 	}
@@ -117,8 +165,12 @@ func Running(l host.Layout) (*RuntimeSpec, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	if unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
-		return nil, nil // nobody holds it
+	holder := wholeFile(unix.F_RDLCK)
+	if err := unix.FcntlFlock(lock.Fd(), unix.F_OFD_GETLK, holder); err != nil {
+		return nil, fmt.Errorf("asking who holds %s: %w", lock.Name(), err)
+	}
+	if holder.Type == unix.F_UNLCK {
+		return nil, nil
 	}
 	content, err := os.ReadFile(l.Run("k0s.yaml"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,7 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+
+	"github.com/google/nftables"
+
+	"k0s.io/k0s/internal/host"
 )
 
 // Kind of a change.
@@ -21,12 +26,17 @@ type Kind string
 const (
 	File     Kind = "file"      // Name is a path: removed
 	Dir      Kind = "dir"       // Name is a path: removed if empty
-	Tree     Kind = "tree"      // Name is a path: removed with all below it
+	Tree     Kind = "tree"      // Name is a path: removed with all below it, unless something is mounted there
+	Sockets  Kind = "sockets"   // Name is a directory: those sockets in it are removed on which nobody listens
 	Link     Kind = "link"      // Name is a network interface: deleted
 	NFTTable Kind = "nft-table" // Name is "family table": deleted
-	IPTables Kind = "iptables"  // Name is kube-proxy: it removes its chains
-	Cgroup   Kind = "cgroup"    // Name is a path below each hierarchy: removed
-	Sysctl   Kind = "sysctl"    // Name is a path below /proc/sys: set to Old
+	// EmptyNFTTable is for a table that others may have come to use: deleted if it has no rules.
+	EmptyNFTTable Kind = "empty-nft-table"
+	IPTables      Kind = "iptables" // Name is kube-proxy: it removes its chains
+	Cgroup        Kind = "cgroup"   // Name is a path below each hierarchy: removed
+	Sysctl        Kind = "sysctl"   // Name is a path below /proc/sys: set to Old
+	// KubeletRoot is the kubelet's state: Name is a path, unmounted below and removed with the data.
+	KubeletRoot Kind = "kubelet-root"
 )
 
 // Entry is one change.
@@ -71,7 +81,7 @@ func Open(path string) (*Journal, error) {
 func (j *Journal) Add(e Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if slices.ContainsFunc(j.seen, func(s Entry) bool { return s.Kind == e.Kind && s.Name == e.Name }) {
+	if slices.ContainsFunc(j.seen, e.sameAs) {
 		return nil
 	}
 	line, err := json.Marshal(e)
@@ -117,11 +127,80 @@ func (j *Journal) MakeDir(dir string) error {
 	return nil
 }
 
-// AddTreeUnlessThere records dir, which somebody else is about to make and fill; a directory that was
-// there before k0s is left alone.
-func (j *Journal) AddTreeUnlessThere(dir string) error {
-	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+// AddUnlessThere records paths, parents first, that somebody else is about to make; what was there
+// before k0s is left alone.
+func (j *Journal) AddUnlessThere(kind Kind, paths ...string) error {
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err == nil {
+			continue
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := j.Add(Entry{Kind: kind, Name: path}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddKubeletRoot records dir as the kubelet's, to be deleted by reset. Outside of the data directory,
+// where the journal is, one that holds files which no kubelet of k0s put there is refused.
+func (j *Journal) AddKubeletRoot(dir string) error {
+	entry := Entry{Kind: KubeletRoot, Name: dir}
+	if !j.has(entry) && !strings.HasPrefix(dir, filepath.Dir(j.path)+"/") {
+		foreign, err := host.Foreign(dir)
+		if err != nil {
+			return err
+		}
+		if len(foreign) > 0 {
+			return fmt.Errorf("the kubelet's directory %s holds %q, which k0s did not put there and `k0s reset` would delete: "+
+				"empty it, or choose another --kubelet-root-dir", dir, foreign[0])
+		}
+	}
+	return j.Add(entry)
+}
+
+// AddIPTables records what kube-proxy in iptables mode is about to leave: its chains, and the tables that
+// the nft variant of iptables makes for them, if they are not there.
+func (j *Journal) AddIPTables(kubeProxy string) error {
+	c, err := nftables.New()
+	if err != nil {
 		return err
 	}
-	return j.Add(Entry{Kind: Tree, Name: dir})
+	present, err := host.NFTables(c)
+	if err != nil {
+		return fmt.Errorf("listing nftables: %w", err)
+	}
+	for _, family := range []string{"ip", "ip6"} {
+		for _, table := range []string{"filter", "mangle", "nat", "raw"} {
+			name := family + " " + table
+			if present[name] != nil {
+				continue
+			}
+			if err := j.Add(Entry{Kind: EmptyNFTTable, Name: name}); err != nil {
+				return err
+			}
+		}
+	}
+	return j.Add(Entry{Kind: IPTables, Name: kubeProxy})
 }
+
+// KubeletRoots are the directories recorded by AddKubeletRoot.
+func (j *Journal) KubeletRoots() []string {
+	var roots []string
+	for _, e := range j.Entries() {
+		if e.Kind == KubeletRoot {
+			roots = append(roots, e.Name)
+		}
+	}
+	return roots
+}
+
+func (j *Journal) has(e Entry) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(j.seen, e.sameAs)
+}
+
+// sameAs tells whether both are about the same thing.
+func (e Entry) sameAs(o Entry) bool { return e.Kind == o.Kind && e.Name == o.Name }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -37,5 +38,53 @@ func TestJournal(t *testing.T) {
 	want := []Entry{{Link, "kube-bridge", ""}, {File, "/etc/x", ""}, {Sysctl, "net/ipv4/ip_forward", "0"}}
 	if got := j.Entries(); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestAddUnlessThere(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Open(filepath.Join(dir, "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+	if err := j.AddUnlessThere(Dir, dir, missing); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := j.Entries(), []Entry{{Dir, missing, ""}}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestAddKubeletRoot(t *testing.T) {
+	path, root := filepath.Join(t.TempDir(), "journal"), t.TempDir()
+	j, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, "thesis.tex")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.AddKubeletRoot(root); err == nil || !strings.Contains(err.Error(), "--kubelet-root-dir") {
+		t.Errorf("somebody's files were taken for the kubelet's: %v", err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.AddKubeletRoot(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.AddKubeletRoot(root); err != nil { // by now it is the kubelet's
+		t.Error(err)
+	}
+	if got := j.KubeletRoots(); !slices.Equal(got, []string{root}) {
+		t.Errorf("got %v", got)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/journal"
 	"k0s.io/k0s/internal/network/kuberouter"
 	"k0s.io/k0s/internal/process"
 )
@@ -63,13 +64,17 @@ func recordContainerdTraces(o Options) error {
 	if err := o.Journal.MakeDir(filepath.Dir(kuberouter.CNIConfig)); err != nil {
 		return err
 	}
-	// The shims' sockets, NRI's socket, and the results that libcni keeps.
-	for _, dir := range []string{"/run/containerd", "/run/containerd/s", "/run/nri", "/var/lib/cni"} {
-		if err := o.Journal.AddTreeUnlessThere(dir); err != nil {
+	// The shims' sockets, NRI's socket: another containerd of this host may put its own beside them.
+	if err := o.Journal.AddUnlessThere(journal.Dir, "/run/containerd", "/run/containerd/s", "/run/nri"); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/run/containerd/s", "/run/nri"} {
+		if err := o.Journal.Add(journal.Entry{Kind: journal.Sockets, Name: dir}); err != nil {
 			return err
 		}
 	}
-	return nil
+	// The results that libcni keeps.
+	return o.Journal.AddUnlessThere(journal.Tree, "/var/lib/cni")
 }
 
 func containerdArgs(o Options, config string) []string {

@@ -41,10 +41,19 @@ func prepareKubelet(o Options) error {
 		}
 	}
 	// Paths that the kubelet has built in.
-	for _, dir := range []string{"/var/log/pods", "/var/log/containers", "/var/lib/kubelet"} {
-		if err := o.Journal.AddTreeUnlessThere(dir); err != nil {
-			return err
-		}
+	if err := o.Journal.AddUnlessThere(journal.Tree, "/var/log/pods", "/var/log/containers"); err != nil {
+		return err
+	}
+	// Another kubelet may come to use these.
+	const plugins = "/var/lib/kubelet/device-plugins"
+	if err := o.Journal.AddUnlessThere(journal.Dir, "/var/lib/kubelet", plugins); err != nil {
+		return err
+	}
+	if err := o.Journal.AddUnlessThere(journal.File, plugins+"/kubelet_internal_checkpoint"); err != nil {
+		return err
+	}
+	if err := o.Journal.Add(journal.Entry{Kind: journal.Sockets, Name: plugins}); err != nil {
+		return err
 	}
 	for _, cgroup := range []string{"kubepods", "kubepods.slice"} {
 		if err := o.Journal.Add(journal.Entry{Kind: journal.Cgroup, Name: cgroup}); err != nil {

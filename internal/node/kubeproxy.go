@@ -23,17 +23,24 @@ func kubeProxy(o Options) component.Component {
 		if mode == v1beta1.AutoProxyMode {
 			mode = detectProxyMode(o)
 		}
-		traces := []journal.Entry{{Kind: journal.NFTTable, Name: "ip kube-proxy"}, {Kind: journal.NFTTable, Name: "ip6 kube-proxy"}}
-		if mode == v1beta1.IPTablesProxyMode {
-			traces = []journal.Entry{{Kind: journal.IPTables, Name: name.KubeProxy}}
-		}
-		for _, trace := range traces {
-			if err := o.Journal.Add(trace); err != nil {
-				return process.Spec{}, err
-			}
+		if err := recordProxyTraces(o.Journal, mode); err != nil {
+			return process.Spec{}, err
 		}
 		return o.spec(name.KubeProxy, kubeProxyArgs(o, mode)), nil
 	}, probe.PlainHTTP("http://"+settings.HealthzBindAddress+"/livez"))
+}
+
+// recordProxyTraces writes down what kube-proxy is about to make.
+func recordProxyTraces(j *journal.Journal, mode v1beta1.KubeProxyMode) error {
+	if mode == v1beta1.IPTablesProxyMode {
+		return j.AddIPTables(name.KubeProxy)
+	}
+	for _, table := range []string{"ip kube-proxy", "ip6 kube-proxy"} {
+		if err := j.Add(journal.Entry{Kind: journal.NFTTable, Name: table}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // KubeProxyConf is the kubeconfig of kube-proxy.

@@ -38,20 +38,30 @@ func Kill(pids ...int) error {
 	return errors.Join(errs...)
 }
 
-// KillExecutablesBelow kills the processes whose executable lies, or lay, below dir.
+// KillExecutablesBelow kills the processes whose executable lies, or lay, below dir. In a container
+// that path names another file: processes of other mount namespaces are left alone, and so is this one.
 func KillExecutablesBelow(dir string) error {
 	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	ours, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return err
 	}
 	var pids []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
+		if err != nil || pid == os.Getpid() {
 			continue
 		}
+		// A process that ends meanwhile has neither link.
 		exe, err := os.Readlink(filepath.Join("/proc", entry.Name(), "exe"))
-		if err == nil && strings.HasPrefix(exe, dir+"/") {
+		if err != nil || !strings.HasPrefix(exe, dir+"/") {
+			continue
+		}
+		namespace, err := os.Readlink(filepath.Join("/proc", entry.Name(), "ns/mnt"))
+		if err == nil && namespace == ours {
 			pids = append(pids, pid)
 		}
 	}

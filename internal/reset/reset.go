@@ -9,16 +9,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/instance"
 	"k0s.io/k0s/internal/journal"
 	"k0s.io/k0s/internal/process"
 )
@@ -32,219 +30,117 @@ type Options struct {
 }
 
 // Run takes the node back as far as it can; what it could not do is in the error. Calling it again is
-// safe. No k0s may be running on the host.
-func Run(ctx context.Context, o Options) error {
-	j, err := journal.Open(o.Layout.Journal())
+// safe. It refuses to work while a k0s runs on the host, and on directories that are not k0s' own.
+func Run(ctx context.Context, o Options) (err error) {
+	l := o.Layout
+	if err := instance.CheckMayDelete(l); err != nil {
+		return err
+	}
+	j, err := journal.Open(l.Journal())
 	if err != nil {
 		return err
 	}
-	entries := j.Entries()
+	kubeletRoots, err := ownKubeletRoots(l, j)
+	if err != nil {
+		return err
+	}
+	if !o.KeepData {
+		if err := checkNoForeignMounts(l, kubeletRoots); err != nil {
+			return err
+		}
+	}
+
+	dirs := []string{l.RunDir}
+	if _, err := os.Stat(l.DataDir); err == nil {
+		dirs = append(dirs, l.DataDir)
+	}
+	lock, err := instance.LockOut(dirs...)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, lock.Release())
+		for _, dir := range dirs {
+			err = errors.Join(err, removeIfEmpty(dir))
+		}
+	}()
+	return takeBack(ctx, o, j.Entries(), kubeletRoots)
+}
+
+func takeBack(ctx context.Context, o Options, entries []journal.Entry, kubeletRoots []string) error {
+	l := o.Layout
 	var errs []error
 	do := func(what string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
-
-	do("ending k0s' programs", process.EndAll(o.Layout.RunDir))
-	do("ending containers", endContainers(o.Layout, entries))
-	dirs := []string{o.Layout.RunDir, o.Layout.KubeletRoot, o.Layout.DataDir}
-	do("unmounting", unmountBelow(dirs))
+	do("ending k0s' programs", process.EndAll(l.RunDir))
+	do("ending containers", endContainers(ctx, l, entries))
+	do("unmounting", unmount(l, kubeletRoots))
 	if len(errs) > 0 {
 		// Deleting what is still mounted or in use would destroy other people's data.
 		return errors.Join(append(errs, errors.New("nothing was deleted: see to the above and run `k0s reset` again; a reboot helps when a process hangs"))...)
 	}
+
 	for _, e := range entries {
 		o.Log.Debug("Undoing", "kind", e.Kind, "name", e.Name)
-		do(fmt.Sprintf("undoing %s %s", e.Kind, e.Name), undo(ctx, o.Layout, e))
+		do(fmt.Sprintf("undoing %s %s", e.Kind, e.Name), undo(ctx, l, e))
 	}
-	do("removing "+o.Layout.RunDir, removeAll(o.Layout.RunDir))
+	points, err := mountPoints()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	do("removing what is in "+l.RunDir, removeContent(l.RunDir, points, instance.LockFile(l.RunDir)))
 	if o.KeepData {
-		do("removing the kubelet's sockets", removeSockets(o.Layout.KubeletRoot))
-	} else {
-		if len(errs) > 0 {
-			return errors.Join(append(errs, errors.New("the data directory was left, so that `k0s reset` can try again"))...)
+		for _, root := range kubeletRoots {
+			do("removing the kubelet's sockets", removeSockets(root))
 		}
-		do("removing "+o.Layout.KubeletRoot, removeAll(o.Layout.KubeletRoot))
-		do("removing "+o.Layout.DataDir, removeAll(o.Layout.DataDir))
+		return errors.Join(errs...)
+	}
+	if len(errs) > 0 {
+		return errors.Join(append(errs, errors.New("the data directory was left, so that `k0s reset` can try again"))...)
+	}
+
+	for _, root := range kubeletRoots {
+		do("removing "+root, removeAll(root, points))
+	}
+	// The marks go last: without them nothing shows, to the next try, that this is ours.
+	marks := instance.Marks(l)
+	do("removing what is in "+l.DataDir, removeContent(l.DataDir, points, append(marks, instance.LockFile(l.DataDir))...))
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, mark := range marks {
+		do("removing", ignore(os.Remove(mark), fs.ErrNotExist))
+	}
+	if l.DataDirLink != "" {
+		do("removing", ignore(os.Remove(l.DataDirLink), fs.ErrNotExist))
 	}
 	return errors.Join(errs...)
 }
 
-func undo(ctx context.Context, l host.Layout, e journal.Entry) error {
-	switch e.Kind {
-	case journal.File:
-		return ignore(os.Remove(e.Name), fs.ErrNotExist)
-	case journal.Dir:
-		return ignore(os.Remove(e.Name), fs.ErrNotExist, unix.ENOTEMPTY)
-	case journal.Tree:
-		return os.RemoveAll(e.Name)
-	case journal.Sysctl:
-		return ignore(host.Sysctl{Path: e.Name, Value: e.Old}.Set(), fs.ErrNotExist)
-	case journal.Link:
-		link, err := netlink.LinkByName(e.Name)
-		if errors.As(err, new(netlink.LinkNotFoundError)) {
-			return nil
-		}
+// ownKubeletRoots lists the kubelet's directories: the one of the layout, and those in the journal. One
+// outside of the data directory that is not in the journal is refused, unless it is empty.
+func ownKubeletRoots(l host.Layout, j *journal.Journal) ([]string, error) {
+	roots := j.KubeletRoots()
+	if slices.Contains(roots, l.KubeletRoot) {
+		return roots, nil
+	}
+	if !isBelow(l.KubeletRoot, l.DataDir) {
+		foreign, err := host.Foreign(l.KubeletRoot)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return netlink.LinkDel(link)
-	case journal.NFTTable:
-		return deleteTable(e.Name)
-	case journal.IPTables:
-		// kube-proxy knows its chains best.
-		cmd := exec.CommandContext(ctx, process.Self, "--cleanup")
-		cmd.Args[0] = "kube-proxy"
-		cmd.Env = append(os.Environ(), "PATH="+l.Bin()+":"+os.Getenv("PATH"))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("kube-proxy --cleanup: %w: %s", err, out)
+		if len(foreign) > 0 {
+			return nil, fmt.Errorf("nothing shows that %s is the kubelet's directory: it holds %q, and %s does not name it. Nothing was touched. "+
+				"Leave --kubelet-root-dir out to reset what k0s used", l.KubeletRoot, foreign[0], l.Journal())
 		}
-		return nil
-	case journal.Cgroup:
-		return removeCgroups(e.Name)
 	}
-	return fmt.Errorf("this k0s does not know how: it was recorded by a newer one, use that for the reset")
+	return append(roots, l.KubeletRoot), nil
 }
 
-// endContainers kills every process in the pods' cgroups, and the shims.
-func endContainers(l host.Layout, entries []journal.Entry) error {
-	var errs []error
-	for _, e := range entries {
-		if e.Kind == journal.Cgroup {
-			errs = append(errs, killCgroups(e.Name))
-		}
-	}
-	// By what they execute: a helper runs for nobody but k0s.
-	return errors.Join(append(errs, process.KillExecutablesBelow(l.Bin()))...)
-}
-
-// cgroupDirs lists the directories that a cgroup has: one in each hierarchy of cgroup v1.
-func cgroupDirs(name string) ([]string, error) {
-	version, err := host.CgroupVersion()
-	if err != nil {
-		return nil, err
-	}
-	pattern := filepath.Join("/sys/fs/cgroup", name)
-	if version == 1 {
-		pattern = filepath.Join("/sys/fs/cgroup", "*", name)
-	}
-	return filepath.Glob(pattern)
-}
-
-// descendants lists dir and all directories below it, the deepest last.
-func descendants(dir string) ([]string, error) {
-	var dirs []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return ignore(err, fs.ErrNotExist)
-	})
-	return dirs, err
-}
-
-func killCgroups(name string) error {
-	tops, err := cgroupDirs(name)
-	if err != nil {
-		return err
-	}
-	var pids []int
-	for _, top := range tops {
-		dirs, err := descendants(top)
-		if err != nil {
-			return err
-		}
-		for _, dir := range dirs {
-			content, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-			if ignore(err, fs.ErrNotExist, unix.ENODEV) != nil {
-				return err
-			}
-			for field := range strings.FieldsSeq(string(content)) {
-				var pid int
-				if _, err := fmt.Sscan(field, &pid); err == nil && !slices.Contains(pids, pid) {
-					pids = append(pids, pid)
-				}
-			}
-		}
-	}
-	return process.Kill(pids...)
-}
-
-func removeCgroups(name string) error {
-	tops, err := cgroupDirs(name)
-	if err != nil {
-		return err
-	}
-	for _, top := range tops {
-		dirs, err := descendants(top)
-		if err != nil {
-			return err
-		}
-		for _, dir := range slices.Backward(dirs) {
-			if err := ignore(os.Remove(dir), fs.ErrNotExist); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// deleteTable deletes an nftables table, given as "family name", if it is there.
-func deleteTable(name string) error {
-	family, table, _ := strings.Cut(name, " ")
-	families := map[string]nftables.TableFamily{"ip": nftables.TableFamilyIPv4, "ip6": nftables.TableFamilyIPv6, "inet": nftables.TableFamilyINet}
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	tables, err := c.ListTablesOfFamily(families[family])
-	if err != nil {
-		return ignore(err, unix.EOPNOTSUPP, unix.EAFNOSUPPORT)
-	}
-	for _, t := range tables {
-		if t.Name == table {
-			c.DelTable(t)
-		}
-	}
-	return c.Flush()
-}
-
-// unmountBelow unmounts what is mounted below dirs, the latest first, but not dirs themselves: a data
-// directory may be a disk of its own.
-func unmountBelow(dirs []string) error {
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	var points []string
-	for line := range strings.Lines(string(mountinfo)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		if slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(point, dir+"/") }) {
-			points = append(points, point)
-		}
-	}
-	var errs []error
-	for _, point := range slices.Backward(points) {
-		err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EBUSY) {
-			err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
-		}
-		if err := ignore(err, unix.EINVAL, unix.ENOENT); err != nil { // gone with another one
-			errs = append(errs, fmt.Errorf("%s: %w", point, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// unescape undoes the octal escapes of /proc/self/mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
-}
+func isBelow(path, dir string) bool { return strings.HasPrefix(path, dir+"/") }
 
 // removeSockets removes the sockets in dir and its directories; the kubelet leaves its own behind.
 func removeSockets(dir string) error {
@@ -262,13 +158,41 @@ func removeSockets(dir string) error {
 	return nil
 }
 
-// removeAll removes dir with all below it; a dir that is a mount point is emptied.
-func removeAll(dir string) error {
-	err := os.RemoveAll(dir)
-	if errors.Is(err, unix.EBUSY) {
-		return nil // all below it is gone by now
+// removeAll removes path with all below it. Disks at or below it are emptied.
+func removeAll(path string, points []string) error {
+	if holdsMount(path, points) {
+		return removeContent(path, points)
 	}
-	return err
+	return os.RemoveAll(path)
+}
+
+// removeContent removes what is in dir, but for the paths to keep. A disk keeps its lost+found.
+func removeContent(dir string, points []string, keep ...string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ignore(err, fs.ErrNotExist)
+	}
+	if slices.Contains(points, dir) {
+		keep = append(keep, filepath.Join(dir, host.LostFound))
+	}
+	var errs []error
+	for _, entry := range entries {
+		if path := filepath.Join(dir, entry.Name()); !slices.Contains(keep, path) {
+			errs = append(errs, removeAll(path, points))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeIfEmpty removes dir if nothing is in it, and it is no mount point.
+func removeIfEmpty(dir string) error {
+	err := os.Remove(dir)
+	if errors.Is(err, unix.EBUSY) {
+		if points, listErr := mountPoints(); listErr == nil && slices.Contains(points, dir) {
+			return nil
+		}
+	}
+	return ignore(err, fs.ErrNotExist, unix.ENOTEMPTY)
 }
 
 func ignore(err error, harmless ...error) error {

@@ -25,9 +25,14 @@ const limit = 15 * time.Second
 const longest = 500
 
 func TestBadInput(t *testing.T) {
-	host := testhost.NewNetwork(t).Host(t, "badinput")
-	if err := cluster.Install(host); err != nil {
-		t.Fatal(err)
+	// On real disk and in two hosts, as storage is that moves from one machine to another.
+	shared := t.TempDir()
+	network := testhost.NewNetwork(t)
+	host, other := network.Host(t, "badinput", shared), network.Host(t, "other", shared)
+	for _, h := range network.Hosts() {
+		if err := cluster.Install(h); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, test := range []struct {
 		name string
@@ -61,7 +66,7 @@ func TestBadInput(t *testing.T) {
 			nothingRuns(t, host)
 		})
 	}
-	t.Run("DataDirInUse", func(t *testing.T) { dataDirInUse(t, host) })
+	t.Run("DataDirInUse", func(t *testing.T) { dataDirInUse(t, host, other, filepath.Join(shared, "k0s")) })
 }
 
 // refuses runs a command that must fail with one sentence.
@@ -192,8 +197,8 @@ func corrupt(t *testing.T, h *testhost.Host) {
 }
 
 // A second k0s on the same data is refused, and the first does not notice.
-func dataDirInUse(t *testing.T, h *testhost.Host) {
-	c := cluster.New(h, "--single")
+func dataDirInUse(t *testing.T, h, other *testhost.Host, data string) {
+	c := cluster.New(h, "--single", "--data-dir", data)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +207,8 @@ func dataDirInUse(t *testing.T, h *testhost.Host) {
 	if err := c.WaitAPI(ctx); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, h, "controller --single", []string{cluster.DataDir, "another"})
+	refuses(t, h, "controller --single --data-dir "+data, []string{"another k0s", "process"})
+	refuses(t, other, "controller --single --data-dir "+data, []string{"another k0s", data})
 	if err := c.WaitAPI(ctx); err != nil {
 		t.Errorf("the first k0s suffered: %v", err)
 	}

@@ -21,8 +21,8 @@ var moments = []time.Duration{
 	1500 * time.Millisecond, 2500 * time.Millisecond, 4 * time.Second, 6 * time.Second,
 }
 
-// stopLimit is what stopping k0s may take, however far it has come.
-const stopLimit = 3 * time.Second
+// stopLimit is what stopping k0s may take, however far it has come and whatever else runs here.
+const stopLimit = 5 * time.Second
 
 func TestStoppedWhileStarting(t *testing.T) {
 	host := newHost(t)

@@ -102,25 +102,6 @@ func testServices(t *testing.T, c *cluster.Cluster) {
 			t.Errorf("from a pod: %q, %v", out, err)
 		}
 	})
-	t.Run("Itself", func(t *testing.T) { // a pod reaches itself through its service
-		pods, err := c.Client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		self, reached := pods.Items[0].Name, false
-		for range 20 {
-			out, err := c.Exec(t.Context(), self, "timeout", "1", "tester", "get", "http://web/")
-			if err != nil {
-				t.Fatalf("%s through its own service: %s: %v", self, out, err)
-			}
-			if reached = strings.HasPrefix(out, self+" "); reached {
-				break
-			}
-		}
-		if !reached { // one in a million, if all is well
-			t.Errorf("%s has not reached itself through its own service in 20 attempts", self)
-		}
-	})
 	t.Run("NoWayOut", func(t *testing.T) {
 		out, err := c.Exec(t.Context(), "tools", "timeout", "1", "tester", "get", "http://198.51.100.1/")
 		if err == nil {

@@ -30,7 +30,7 @@ func TestSingle(t *testing.T) {
 	c.Must(t, "ctr", "-n", "k8s.io", "images", "import", image)
 	c.Must(t, "kubectl", "apply", "-f", workloadsFile)
 
-	t.Run("Workloads", func(t *testing.T) {
+	ran := t.Run("Workloads", func(t *testing.T) {
 		t.Run("Pod", func(t *testing.T) { testPod(t, c) })
 		t.Run("Init", func(t *testing.T) { testInit(t, c) })
 		t.Run("Mounts", func(t *testing.T) { testMounts(t, c) })
@@ -52,13 +52,17 @@ func TestSingle(t *testing.T) {
 	})
 	t.Run("CronJob", func(t *testing.T) { testCronJob(t, c) })
 	c.Must(t, "kubectl", "delete", "cronjob", "cron")
-	if t.Failed() {
-		t.FailNow()
+	if !ran {
+		t.Fatal("without its workloads there is nothing to watch over from here on")
 	}
 
 	t.Run("KillChildren", func(t *testing.T) { testKillChildren(t, c) })
-	t.Run("KillSupervisor", func(t *testing.T) { testKillSupervisor(t, c) })
-	t.Run("Restart", func(t *testing.T) { testRestart(t, c, cold) })
+	if !t.Run("KillSupervisor", func(t *testing.T) { testKillSupervisor(t, c) }) {
+		return
+	}
+	if !t.Run("Restart", func(t *testing.T) { testRestart(t, c, cold) }) {
+		return
+	}
 	t.Run("Reset", func(t *testing.T) { testReset(t, c, before) })
 }
 

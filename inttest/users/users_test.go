@@ -1,5 +1,6 @@
-// Package users proves that the children run as users of their own where those exist, and that
-// k0s lives, and is reset, in a data directory of the user's choice.
+// Package users proves what a host's owner can choose: that the children run as users of their
+// own where those exist, that k0s lives, and is reset, in another data directory, and that a
+// pod reaches itself through its service where k0s.yaml says so.
 package users
 
 import (
@@ -12,6 +13,29 @@ import (
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/testhost"
 )
+
+const config = `
+apiVersion: k0s.k0sproject.io/v1beta1
+kind: ClusterConfig
+spec: {network: {kuberouter: {hairpin: Enabled}}}
+`
+
+const podFile = "/tmp/pod.yaml"
+
+// pod is the only one behind its service, so that what it asks of that it asks of itself.
+const pod = `
+apiVersion: v1
+kind: Service
+metadata: {name: mirror}
+spec: {selector: {app: alone}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alone, labels: {app: alone}}
+spec:
+  containers:
+  - {name: main, image: "k0s.test/tools:1", imagePullPolicy: Never, command: [tester, serve, ":8080"]}
+`
 
 func TestOwnUsers(t *testing.T) {
 	host := testhost.NewNetwork(t).Host(t, "users")
@@ -37,6 +61,13 @@ func TestOwnUsers(t *testing.T) {
 		uids[user] = uid
 	}
 
+	image := cluster.PutImage(t, host)
+	for name, content := range map[string]string{"/etc/k0s/k0s.yaml": config, podFile: pod} {
+		if err := host.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	const data = "/var/lib/another-place"
 	before := cluster.Snapshot(t, host)
 	c := cluster.New(host, "--single", "--data-dir", data)
@@ -55,6 +86,20 @@ func TestOwnUsers(t *testing.T) {
 		}
 	}
 	// No one but its user, and root, reads a component's secrets.
+	for user, own := range map[string]string{"kube-scheduler": "scheduler.key", "kube-apiserver": "ca.key", "etcd": "etcd/server.key"} {
+		as := func(file string) error {
+			_, err := host.Output(t.Context(), "setpriv", "--reuid", user, "--regid", user, "--clear-groups", "cat", data+"/pki/"+file)
+			return err
+		}
+		if err := as(own); err != nil {
+			t.Errorf("%s cannot read its own key %s: %v", user, own, err)
+		}
+		for _, file := range []string{"admin.key", "admin.conf", "front-proxy-ca.key", "etcd/ca.key"} {
+			if as(file) == nil {
+				t.Errorf("%s can read %s", user, file)
+			}
+		}
+	}
 	for _, line := range strings.Split(strings.TrimSpace(host.Run(t, "find", data+"/pki", "-name", "*.key", "-printf", "%m %u %P\n")), "\n") {
 		mode, _, _ := strings.Cut(line, " ")
 		if !strings.HasSuffix(mode, "00") && !strings.HasSuffix(mode, "40") {
@@ -62,7 +107,22 @@ func TestOwnUsers(t *testing.T) {
 		}
 	}
 
-	c.Must(t, "kubectl", "--data-dir", data, "get", "nodes")
+	c.Must(t, "ctr", "-n", "k8s.io", "images", "import", image)
+	c.Must(t, "kubectl", "--data-dir", data, "apply", "-f", podFile)
+	c.Pod(t, "alone", cluster.Ready)
+	ask := func(ctx context.Context) error {
+		_, err := c.K0s(ctx, "kubectl", "--data-dir", data, "exec", "alone", "--", "timeout", "1", "tester", "get", "http://mirror/")
+		return err
+	}
+	if err := c.Eventually(t.Context(), 10*time.Second, "the pod to reach itself", ask); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if err := ask(t.Context()); err != nil {
+			t.Fatalf("the pod reached itself once, and then not: %v", err)
+		}
+	}
+
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if _, err := c.Stop(ctx); err != nil {

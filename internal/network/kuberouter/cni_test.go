@@ -56,7 +56,7 @@ func TestParseNode(t *testing.T) {
 }
 
 func TestDefaultLinks(t *testing.T) {
-	_, any, _ := net.ParseCIDR("0.0.0.0/0")
+	_, everywhere, _ := net.ParseCIDR("0.0.0.0/0")
 	_, lan, _ := net.ParseCIDR("192.0.2.0/24")
 	for _, tc := range []struct {
 		name   string
@@ -64,10 +64,10 @@ func TestDefaultLinks(t *testing.T) {
 		want   []int
 	}{
 		{"none", []netlink.Route{{Dst: lan, LinkIndex: 2}}, nil},
-		{"plain", []netlink.Route{{Dst: lan, LinkIndex: 2}, {Dst: any, LinkIndex: 3}}, []int{3}},
+		{"plain", []netlink.Route{{Dst: lan, LinkIndex: 2}, {Dst: everywhere, LinkIndex: 3}}, []int{3}},
 		{"without destination", []netlink.Route{{LinkIndex: 3}}, []int{3}},
 		{"several next hops", []netlink.Route{{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 4}, {LinkIndex: 5}}}}, []int{4, 5}},
-		{"unreachable", []netlink.Route{{Dst: any}}, nil},
+		{"unreachable", []netlink.Route{{Dst: everywhere}}, nil},
 	} {
 		if got := defaultLinks(tc.routes); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
