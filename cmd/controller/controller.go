@@ -104,7 +104,9 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	}
 	layout := plan.controller.Layout
 	socket := f.Socket(layout)
-	lock, err := instance.Acquire(layout, identity.Controller, socket)
+	lock, err := instance.Acquire(layout, instance.RuntimeSpec{
+		Role: identity.Controller, StatusSocket: socket, APIURL: plan.controller.Config.Spec.API.URL(),
+	})
 	if err != nil {
 		return err
 	}
@@ -117,7 +119,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if err := process.EndAll(layout.RunDir); err != nil {
 		return err
 	}
-	if err := preflight(plan); err != nil {
+	if err := preflight(ctx, plan); err != nil {
 		if !f.ignorePreflight {
 			return fmt.Errorf("this host is not fit to run k0s: %w (--ignore-pre-flight-checks starts it all the same)", err)
 		}
@@ -280,7 +282,7 @@ func (p *plan) components() component.Set {
 }
 
 // preflight checks what would otherwise fail half-way.
-func preflight(p *plan) error {
+func preflight(ctx context.Context, p *plan) error {
 	layout := p.controller.Layout
 	const firstStart, laterStart = 400 << 20, 32 << 20
 	needed := uint64(laterStart)
@@ -296,7 +298,7 @@ func preflight(p *plan) error {
 		}
 	}
 	for _, port := range ports {
-		errs = append(errs, host.FreeAddress(port.String(), port.Usage))
+		errs = append(errs, host.FreeAddress(ctx, port.String(), port.Usage))
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 
 	"k0s.io/k0s/cmd/internal/cli"
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/instance"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
@@ -36,7 +37,7 @@ func admin() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			server, err := apiURL(config, cmd)
+			server, err := apiURL(layout, config, cmd)
 			if err != nil {
 				return err
 			}
@@ -49,11 +50,21 @@ func admin() *cobra.Command {
 		},
 	}
 	flags.AddTo(cmd.Flags())
-	cmd.Flags().StringVarP(&config, "config", "c", "", "k0s.yaml, or - for standard input (default /etc/k0s/k0s.yaml, if it is there)")
+	cmd.Flags().StringVarP(&config, "config", "c", "", "k0s.yaml, or - for standard input (default: that of the running k0s, else /etc/k0s/k0s.yaml, if it is there)")
 	return cmd
 }
 
-func apiURL(file string, cmd *cobra.Command) (string, error) {
+// apiURL is that of the running k0s, unless a configuration file is named.
+func apiURL(layout host.Layout, file string, cmd *cobra.Command) (string, error) {
+	if file == "" {
+		running, err := instance.Running(layout)
+		if err != nil {
+			return "", err
+		}
+		if running != nil && running.APIURL != "" {
+			return running.APIURL, nil
+		}
+	}
 	config, err := v1beta1.Load(file, cmd.InOrStdin())
 	if err != nil {
 		return "", err

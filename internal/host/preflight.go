@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,20 +9,39 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// dying is how long a process may take to end that nobody can see any more but by its open port.
+const dying = 3 * time.Second
+
 // FreeAddress says who is in the way of listening on a TCP address; nil when nobody is.
-func FreeAddress(address, usage string) error {
-	listener, err := net.Listen("tcp", address)
-	if err == nil {
-		return listener.Close()
+func FreeAddress(ctx context.Context, address, usage string) error {
+	limit := time.After(dying)
+	for {
+		listener, err := net.Listen("tcp", address)
+		if err == nil {
+			return listener.Close()
+		}
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("cannot listen on %s for %s: %w", address, usage, err)
+		}
+		by := holder(address)
+		inUse := fmt.Errorf("address %s, needed for %s, is in use%s", address, usage, by)
+		if by != "" {
+			return inUse
+		}
+		// Nobody has it open: whoever had, a child of a k0s that was killed perhaps, is about to be gone.
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-limit:
+			return inUse
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("address %s, needed for %s, is in use%s", address, usage, holder(address))
-	}
-	return fmt.Errorf("cannot listen on %s for %s: %w", address, usage, err)
 }
 
 // holder names the process that listens on address' port, as " by NAME (process PID)".

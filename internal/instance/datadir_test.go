@@ -66,7 +66,7 @@ func TestAcquireLeavesTheDirectoryAsItIs(t *testing.T) {
 	if err := os.Chmod(l.DataDir, os.ModeSticky|0o777); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := Acquire(l, "controller", "")
+	lock, err := Acquire(l, RuntimeSpec{Role: "controller"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestRunningIsNotInTheWay(t *testing.T) {
 		}
 	}()
 	for range 100 {
-		lock, err := Acquire(l, "controller", "")
+		lock, err := Acquire(l, RuntimeSpec{Role: "controller"})
 		if err != nil {
 			t.Error(err)
 			break

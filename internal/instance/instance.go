@@ -31,6 +31,8 @@ type RuntimeSpec struct {
 	StatusSocket string `json:"statusSocket"`
 	PID          int    `json:"pid"`
 	Role         string `json:"role"`
+	// APIURL is how nodes and users reach the API.
+	APIURL string `json:"apiURL,omitempty"`
 }
 
 // lockName is the file in run and data directory that is locked. It holds the pid of who locked it.
@@ -46,9 +48,9 @@ type Lock struct {
 	file string
 }
 
-// Acquire locks run and data directory for this process, and says so in the runtime configuration. A
-// data directory that is not k0s' own is refused.
-func Acquire(l host.Layout, role, statusSocket string) (*Lock, error) {
+// Acquire locks run and data directory for this process, and says so, and what else about says, in the
+// runtime configuration. A data directory that is not k0s' own is refused.
+func Acquire(l host.Layout, about RuntimeSpec) (*Lock, error) {
 	if err := CheckDataDir(l); err != nil {
 		return nil, err
 	}
@@ -56,10 +58,8 @@ func Acquire(l host.Layout, role, statusSocket string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := yaml.Marshal(RuntimeConfig{
-		APIVersion: "k0s.k0sproject.io/v1beta1", Kind: "RuntimeConfig",
-		Spec: RuntimeSpec{DataDir: l.DataDir, KubeletRoot: l.KubeletRoot, StatusSocket: statusSocket, PID: os.Getpid(), Role: role},
-	})
+	about.DataDir, about.KubeletRoot, about.PID = l.DataDir, l.KubeletRoot, os.Getpid()
+	content, err := yaml.Marshal(RuntimeConfig{APIVersion: "k0s.k0sproject.io/v1beta1", Kind: "RuntimeConfig", Spec: about})
 	if err == nil {
 		lock.file = l.Run("k0s.yaml")
 		err = os.WriteFile(lock.file, content, 0o600)

@@ -10,7 +10,7 @@ import (
 
 func TestOnlyOne(t *testing.T) {
 	l := host.Layout{DataDir: t.TempDir(), RunDir: t.TempDir()}
-	lock, err := Acquire(l, "controller", "/run/s.sock")
+	lock, err := Acquire(l, RuntimeSpec{Role: "controller", StatusSocket: "/run/s.sock"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -18,7 +18,7 @@ func TestOnlyOne(t *testing.T) {
 		"same data dir": {DataDir: l.DataDir, RunDir: t.TempDir()},
 		"same run dir":  {DataDir: t.TempDir(), RunDir: l.RunDir},
 	} {
-		if _, err := Acquire(other, "controller", ""); err == nil || !strings.Contains(err.Error(), "is using it: stop that one first") {
+		if _, err := Acquire(other, RuntimeSpec{Role: "controller"}); err == nil || !strings.Contains(err.Error(), "is using it: stop that one first") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -31,7 +31,7 @@ func TestOnlyOne(t *testing.T) {
 	if spec, err := Running(l); err != nil || spec != nil {
 		t.Errorf("after the release: %+v, %v", spec, err)
 	}
-	if lock, err = Acquire(l, "controller", ""); err != nil {
+	if lock, err = Acquire(l, RuntimeSpec{Role: "controller"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := lock.Release(); err != nil {

@@ -310,7 +310,8 @@ func endPredecessor(pidFile string) error {
 	return os.Remove(pidFile)
 }
 
-// startTime is field 22 of /proc/PID/stat, see proc(5).
+// startTime is field 22 of /proc/PID/stat, see proc(5). A process has one until it is reaped: its first
+// thread may be a zombie while others, on their way out, still hold its sockets.
 func startTime(pid int) (string, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -318,7 +319,7 @@ func startTime(pid int) (string, error) {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ") // the name in parentheses may hold spaces
 	fields := strings.Fields(rest)
-	if len(fields) < 20 || fields[0] == "Z" {
+	if len(fields) < 20 {
 		return "", fs.ErrNotExist
 	}
 	return fields[19], nil

@@ -256,8 +256,45 @@ func TestChildDiesWithSupervisor(t *testing.T) {
 	})
 	supervisor.Process.Kill()
 	supervisor.Wait()
-	eventually(t, "child is gone", func() bool {
-		_, err := startTime(child)
-		return err != nil
+	if err := waitGone(child); err != nil {
+		t.Error(err)
+	}
+}
+
+// In a process with HEADLESS set, the first thread ends, and the rest goes on.
+func init() {
+	if os.Getenv("HEADLESS") != "" {
+		go func() { time.Sleep(time.Minute); os.Exit(0) }()
+		syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+	}
+}
+
+// A process that is killed under load may look like a zombie while most of it is still there: with the
+// port that its successor is to listen on.
+func TestPredecessorThatLooksLikeAZombieIsEnded(t *testing.T) {
+	old := exec.Command(os.Args[0])
+	old.Env = append(os.Environ(), "HEADLESS=1")
+	if err := old.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := old.Process.Pid
+	eventually(t, "its first thread ends", func() bool {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return strings.Contains(string(stat), ") Z ")
 	})
+	spec := sh(t, "exec sleep 60")
+	if err := writePIDFile(spec.PIDFile, pid); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop(context.Background())
+	if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)); err == nil && len(threads) > 1 {
+		t.Errorf("%d of its threads live on", len(threads)-1)
+	}
+	if err := old.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
 }

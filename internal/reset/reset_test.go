@@ -232,7 +232,7 @@ func TestResetTouchesOnlyWhatIsOurs(t *testing.T) {
 	})
 	t.Run("a host where k0s runs", func(t *testing.T) {
 		p := newPlace(t)
-		lock, err := instance.Acquire(p.Layout, "controller", "")
+		lock, err := instance.Acquire(p.Layout, instance.RuntimeSpec{Role: "controller"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +267,7 @@ func TestResetHoldsTheLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := instance.Acquire(p.Layout, "controller", ""); err == nil {
+	if _, err := instance.Acquire(p.Layout, instance.RuntimeSpec{Role: "controller"}); err == nil {
 		t.Error("k0s started in the middle of a reset")
 	}
 	if err := writer.Close(); err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // stopLimit is what stopping k0s may take.
-const stopLimit = 2 * time.Second
+const stopLimit = 5 * time.Second
 
 // containers says of every long-running container which one it is: it changes when, and
 // only when, something restarts or replaces a pod.
