@@ -50,7 +50,7 @@ CONTAINED := .:0:no_btrfs,no_devmapper,no_zfs,providerless,netgo,osusergo:./cmd/
 	embedded-bins/containerd-shim-runc-v2:0:no_grpc,grpcnotrace:github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
 	embedded-bins/cni:0::tool \
 	embedded-bins/images/coredns:0:grpcnotrace:. \
-	embedded-bins/images/metrics-server:0:grpcnotrace:sigs.k8s.io/metrics-server/cmd/metrics-server
+	embedded-bins/images/metrics-server:0:grpcnotrace,providerless:.
 
 write_notices = go -C tools build -o ../build/notices ./notices && GOFLAGS=-trimpath build/notices -packages $(E)/pf/packages.tsv -copyright $(E)/pf/copyright
 

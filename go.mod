@@ -25,13 +25,14 @@ require (
 	k8s.io/client-go v0.37.1
 	k8s.io/component-base v0.37.1
 	k8s.io/klog/v2 v2.140.0
-	k8s.io/kube-proxy v0.0.0
 	k8s.io/kubectl v0.0.0
 	k8s.io/kubelet v0.37.1
 	k8s.io/kubernetes v1.37.1
 	sigs.k8s.io/apiserver-network-proxy v0.36.0
 	sigs.k8s.io/yaml v1.6.0
 )
+
+require k8s.io/kube-proxy v0.0.0 // indirect
 
 require (
 	cel.dev/expr v0.25.2 // indirect

@@ -102,7 +102,8 @@ func goWorks(programs []string) ([]work, error) {
 			return nil, err
 		}
 		for _, p := range packages {
-			if p.Module == nil || p.Module.Main || p.Module.Version == "" && p.Module.Replace == nil {
+			// Modules of our own are under our own licence.
+			if p.Module == nil || p.Module.Main || strings.HasPrefix(p.Module.Path, "k0s.io/k0s/") || p.Module.Version == "" && p.Module.Replace == nil {
 				continue // of the standard library, or ours
 			}
 			root, key := p.Module.Dir, module{p.Module.Path, p.Module.Version}
