@@ -243,7 +243,7 @@ func TestChildDiesWithSupervisor(t *testing.T) {
 	}
 	pidFile := filepath.Join(t.TempDir(), "child.pid")
 	supervisor := exec.Command(os.Args[0], "-test.run=TestChildDiesWithSupervisor")
-	supervisor.Env = append(os.Environ(), "SUPERVISE="+pidFile)
+	supervisor.Env = append(os.Environ(), "SUPERVISE="+pidFile, "TMPDIR="+t.TempDir())
 	if err := supervisor.Start(); err != nil {
 		t.Fatal(err)
 	}
