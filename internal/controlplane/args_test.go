@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/client-go/util/certificate"
@@ -169,4 +170,24 @@ func contents(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return files
+}
+
+func TestRootsAreNotMadeTwice(t *testing.T) {
+	for _, lost := range roots {
+		dir := t.TempDir()
+		o := options(t, func(o *Options) { o.Layout = host.Layout{DataDir: dir, RunDir: dir, KubeletRoot: dir + "/kubelet"} })
+		if err := makeCertificates(o); err != nil {
+			t.Fatal(err)
+		}
+		o.Identity.State, o.Identity.ClusterID = identity.Member, "c1"
+		if err := makeCertificates(o); err != nil {
+			t.Errorf("nothing is lost: %v", err)
+		}
+		for _, file := range []string{lost, strings.Replace(lost, ".crt", ".key", 1), strings.Replace(lost, ".key", ".pub", 1)} {
+			os.Remove(o.Layout.PKI(file))
+		}
+		if err := makeCertificates(o); err == nil || !strings.Contains(err.Error(), lost+" is gone") || !strings.Contains(err.Error(), "cluster c1") {
+			t.Errorf("%s: got %v", lost, err)
+		}
+	}
 }

@@ -2,11 +2,14 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/kubeconfig"
 	"k0s.io/k0s/internal/pki"
 )
@@ -32,7 +35,28 @@ func certificates(o Options) component.Component {
 	return component.Component{Name: "certificates", Start: func(context.Context) error { return makeCertificates(o) }}
 }
 
+// roots are what every other key of a cluster hangs on.
+var roots = []string{"ca.crt", "etcd/ca.crt", "sa.key"}
+
+// checkRoots refuses to make the roots of a cluster a second time: nothing signed by the first would be
+// valid any more, on no node.
+func checkRoots(o Options) error {
+	if o.Identity.State != identity.Member {
+		return nil
+	}
+	for _, file := range roots {
+		if _, err := os.Stat(o.Layout.PKI(file)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("this host is a member of cluster %s, but %s is gone: restore it from a backup; "+
+				"a new one would void every certificate and token of the cluster", o.Identity.ClusterID, o.Layout.PKI(file))
+		}
+	}
+	return nil
+}
+
 func makeCertificates(o Options) error {
+	if err := checkRoots(o); err != nil {
+		return err
+	}
 	u, err := o.users()
 	if err != nil {
 		return err
