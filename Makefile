@@ -69,7 +69,7 @@ clean: ## remove everything that was built (Go's caches stay)
 
 ##@ Checking
 
-# SCENARIOS chooses folders of inttest, by default all: make inttest SCENARIOS='smoke upgrade'
+# SCENARIOS chooses folders of inttest, by default all: make inttest SCENARIOS='single crash'
 SCENARIOS ?= ...
 TIMEOUT   ?= 25m
 
@@ -77,7 +77,7 @@ TIMEOUT   ?= 25m
 test: unit inttest ## run all tests: unit, then the scenarios on test hosts
 
 .PHONY: unit
-unit: ## run the unit tests and go vet; needs neither root nor build/k0s
+unit: ## run the unit tests and go vet (root only: some make mounts and users of their own)
 	go vet ./...
 	go test $$(go list ./... | grep -v /inttest)
 	go -C internal/memory test ./...
@@ -101,6 +101,7 @@ lint: verify-lint-rules ## find fault with the code; `make fix` mends what can b
 	cd tools && go vet ./...
 	cd embedded-bins/cni && $(GO_OTHER) vet ./...
 	cd embedded-bins/images/coredns && $(GO_OTHER) vet ./...
+	cd embedded-bins/images/metrics-server && $(GO_OTHER) vet -tags 'grpcnotrace providerless' ./...
 
 .PHONY: verify-lint-rules
 verify-lint-rules: ## check that make lint refuses what the house rules forbid

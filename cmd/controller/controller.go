@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -176,10 +175,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		case <-engine.Ready():
 			log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
 			// Unpacking and importing took memory that is not needed again.
-			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(settledGOGC)
-			}
-			memory.GiveBack()
+			memory.Settle(0, settledGOGC)
 		case <-ctx.Done():
 		}
 	}()

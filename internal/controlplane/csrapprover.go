@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/host"
 )
 
 // csrApprover approves the kubelets' requests for serving certificates as they arrive. Kubernetes
@@ -51,8 +52,22 @@ func reservedNames(o Options) (func(node, san string) bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, err := host.Addresses()
+	if err != nil {
+		return nil, err
+	}
+	return reserve(o, services, names, append(own, netip.MustParseAddr(o.Config.Spec.API.Address))), nil
+}
+
+// reserve is reservedNames on a host with the addresses own. They may lie among the services': that is
+// warned of, not refused.
+func reserve(o Options, services netip.Prefix, names []string, own []netip.Addr) func(node, san string) bool {
 	return func(node, san string) bool {
-		if ip, err := netip.ParseAddr(san); err == nil && services.Contains(ip) {
+		ip, err := netip.ParseAddr(san)
+		if err == nil && node == o.NodeName && slices.Contains(own, ip) {
+			return false
+		}
+		if err == nil && services.Contains(ip) {
 			return true
 		}
 		if san == "localhost" || strings.HasSuffix(san, ".svc") || strings.HasSuffix(san, "."+o.Config.Spec.Network.ClusterDomain) ||
@@ -60,7 +75,7 @@ func reservedNames(o Options) (func(node, san string) bool, error) {
 			return true
 		}
 		return node != o.NodeName && slices.Contains(names, san)
-	}, nil
+	}
 }
 
 // approver approves requests for serving certificates.

@@ -118,3 +118,28 @@ func TestServingCSRs(t *testing.T) {
 		t.Error("garbage must be denied")
 	}
 }
+
+func TestReservedNames(t *testing.T) {
+	reserved, err := reservedNames(options(t, func(o *Options) { o.NodeName, o.Config.Spec.API.Address = "n1", "10.99.0.1" }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		node, san string
+		want      bool
+	}{
+		{"n1", "10.99.0.1", false}, // this host's own, though among the services'
+		{"n2", "10.99.0.1", true},
+		{"n1", "10.96.0.1", true},
+		{"n1", "10.99.0.2", true},
+		{"n2", "192.0.2.7", false},
+		{"n1", "n1", false},
+		{"n2", "n1", true},
+		{"kubernetes", "kubernetes", true},
+		{"n1", "a.cluster.local", true},
+	} {
+		if got := reserved(tc.node, tc.san); got != tc.want {
+			t.Errorf("%s for %s: got %v", tc.san, tc.node, got)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func makeNodeCredentials(o Options) error {
 		return err
 	}
 	proxyConf := kubeconfig.Config{Server: api.LocalURL(), CAFile: ca.Path(), CertFile: proxy.Path + ".crt", KeyFile: proxy.Path + ".key"}
-	if err := kubeconfig.Write(l.PKI("kube-proxy.conf"), proxyConf, 0o600, 0); err != nil {
+	if err := kubeconfig.Write(l.KubeProxyConf(), proxyConf, 0o600, 0); err != nil {
 		return err
 	}
 

@@ -94,9 +94,6 @@ func (l Layout) Etcd(names ...string) string { return l.data("etcd", names) }
 // Containerd is containerd's root.
 func (l Layout) Containerd() string { return l.data("containerd", nil) }
 
-// Images is where image archives for import are dropped.
-func (l Layout) Images() string { return l.data("images", nil) }
-
 // Manifests is where users drop their stacks.
 func (l Layout) Manifests() string { return l.data("manifests", nil) }
 
@@ -105,6 +102,9 @@ func (l Layout) VolumePlugins() string { return l.data("kubelet-plugins", []stri
 
 // KubeletConf is the kubelet's kubeconfig.
 func (l Layout) KubeletConf() string { return l.data("kubelet.conf", nil) }
+
+// KubeProxyConf is kube-proxy's kubeconfig.
+func (l Layout) KubeProxyConf() string { return l.PKI("kube-proxy.conf") }
 
 // AdminConf is the administrator's kubeconfig.
 func (l Layout) AdminConf() string { return l.PKI("admin.conf") }

@@ -43,9 +43,6 @@ func recordProxyTraces(j *journal.Journal, mode v1beta1.KubeProxyMode) error {
 	return nil
 }
 
-// KubeProxyConf is the kubeconfig of kube-proxy.
-func KubeProxyConf(o Options) string { return o.Layout.PKI("kube-proxy.conf") }
-
 // detectProxyMode tries a transaction like those of kube-proxy without carrying it out.
 func detectProxyMode(o Options) v1beta1.KubeProxyMode {
 	nft := exec.Command(filepath.Join(o.Layout.Bin(), "nft"), "--check", "--file", "-")
@@ -66,7 +63,7 @@ func kubeProxyArgs(o Options, mode v1beta1.KubeProxyMode) []string {
 		"cluster-cidr":         o.Config.Spec.Network.PodCIDR,
 		"healthz-bind-address": s.HealthzBindAddress,
 		"hostname-override":    o.NodeName,
-		"kubeconfig":           KubeProxyConf(o),
+		"kubeconfig":           o.Layout.KubeProxyConf(),
 		"metrics-bind-address": s.MetricsBindAddress,
 		"proxy-mode":           string(mode),
 		"v":                    o.LogLevels[name.KubeProxy],
