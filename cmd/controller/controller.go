@@ -41,6 +41,7 @@ const settledGOGC = 30
 // flags of the command, beside the common ones.
 type flags struct {
 	cli.Flags
+	programs          v1beta1.Programs
 	config            string
 	single            bool
 	enableWorker      bool
@@ -56,9 +57,9 @@ type flags struct {
 	ignorePreflight   bool
 }
 
-// Command returns `k0s controller`.
-func Command() *cobra.Command {
-	var f flags
+// Command returns `k0s controller`. The programs check what k0s.yaml says about them.
+func Command(programs v1beta1.Programs) *cobra.Command {
+	f := flags{programs: programs}
 	cmd := &cobra.Command{
 		Use:     "controller",
 		Aliases: []string{"server"},
@@ -197,7 +198,11 @@ type plan struct {
 // plan turns flags and configuration into what is to be run, refusing what makes no sense before
 // anything is touched.
 func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
-	config, err := v1beta1.Load(f.config, cmd.InOrStdin())
+	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs)
+	if err != nil {
+		return nil, err
+	}
+	layout, err := host.NewLayout(f.DataDir, f.kubeletRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -205,16 +210,12 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := config.Complete(address.String()); err != nil {
+	if err := config.Complete(address.String(), layout.DataDir); err != nil {
 		return nil, err
 	}
 	if api, err := netip.ParseAddr(config.Spec.API.Address); err == nil && api.IsLoopback() {
 		return nil, fmt.Errorf("this host has no address but loopback, which nobody else can use, not even its pods: " +
 			"bring a network interface up, or name the address in spec.api.address")
-	}
-	layout, err := host.NewLayout(f.DataDir, f.kubeletRoot)
-	if err != nil {
-		return nil, err
 	}
 	nodeName, err := host.NodeName()
 	if err != nil {

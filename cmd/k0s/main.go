@@ -56,7 +56,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		controller.Command(),
+		controller.Command(nil),
 		kubectl.Command(),
 		ctr.Command(),
 		kubeconfig.Command(),

@@ -65,7 +65,7 @@ func apiURL(layout host.Layout, file string, cmd *cobra.Command) (string, error)
 			return running.APIURL, nil
 		}
 	}
-	config, err := v1beta1.Load(file, cmd.InOrStdin())
+	config, err := v1beta1.Load(file, cmd.InOrStdin(), nil)
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +73,7 @@ func apiURL(layout host.Layout, file string, cmd *cobra.Command) (string, error)
 	if err != nil {
 		return "", err
 	}
-	if err := config.Complete(address.String()); err != nil {
+	if err := config.Complete(address.String(), layout.DataDir); err != nil {
 		return "", err
 	}
 	return config.Spec.API.URL(), nil

@@ -32,8 +32,8 @@ func stackParams(o Options, nameservers []string) manifests.Params {
 	p := manifests.DefaultParams()
 	p.ClusterDomain = spec.Network.ClusterDomain
 	p.DNSIP = spec.Network.DNSAddress().String()
-	p.CoreDNSImage = spec.Images.CoreDNS.String()
-	p.MetricsServerImage = spec.Images.MetricsServer.String()
+	p.CoreDNSImage = spec.Images.Ref(spec.Images.CoreDNS)
+	p.MetricsServerImage = spec.Images.Ref(spec.Images.MetricsServer)
 	p.PullPolicy = string(spec.Images.DefaultPullPolicy)
 	p.Disabled = o.DisabledStacks
 	// A resolver on the host's loopback is not there in a pod: CoreDNS would ask itself, and give up.

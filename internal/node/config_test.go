@@ -16,7 +16,7 @@ import (
 func options(t *testing.T, change func(*Options)) Options {
 	t.Helper()
 	config := v1beta1.Default()
-	if err := config.Complete("192.0.2.1"); err != nil {
+	if err := config.Complete("192.0.2.1", "/d"); err != nil {
 		t.Fatal(err)
 	}
 	o := Options{

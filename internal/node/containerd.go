@@ -117,7 +117,7 @@ func (o Options) containerdFacts() containerdFacts {
 	return containerdFacts{
 		BinDir:              o.Layout.Bin(),
 		RuncRoot:            o.Layout.Run("runc"),
-		PauseImage:          o.Config.Spec.Images.Pause.String(),
+		PauseImage:          o.Config.Spec.Images.Ref(o.Config.Spec.Images.Pause),
 		SystemdCgroup:       useSystemdCgroups(),
 		RestrictOOMScoreAdj: !host.HasCapability(unix.CAP_SYS_RESOURCE),
 	}

@@ -30,7 +30,7 @@ func podNetwork(o Options) component.Component {
 				return err
 			}
 		}
-		network.Hairpin = settings.Hairpin != v1beta1.HairpinDisabled
+		network.Hairpin = settings.EffectiveHairpin() != v1beta1.HairpinDisabled
 		network.Masquerade = settings.IPMasq
 		network.IPAMDir = o.Layout.Run("cni")
 		return network.Apply(o.Journal)

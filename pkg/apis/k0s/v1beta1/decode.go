@@ -2,13 +2,11 @@ package v1beta1
 
 import (
 	"bytes"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -24,18 +22,19 @@ const DefaultPath = "/etc/k0s/k0s.yaml"
 // maxSize of a k0s.yaml in bytes; the API server refuses larger objects, too.
 const maxSize = 1 << 20
 
-//go:embed unsupported.yaml
-var unsupportedFields []byte
+// obsolete are names which files written for old versions may still have. What
+// they once configured is gone.
+var obsolete = []string{"spec.telemetry.interval", "spec.podSecurityPolicy"}
 
 // Load reads and checks the configuration from a file, from stdin if path is
 // "-". If path is empty, it reads [DefaultPath], and returns the defaults if
 // there is no such file. Everything wrong with the content is reported as one
-// *[Error].
-func Load(path string, stdin io.Reader) (*ClusterConfig, error) {
-	return load(path, DefaultPath, stdin)
+// *[Error], what the programs refuse included, unless programs is nil.
+func Load(path string, stdin io.Reader, programs Programs) (*ClusterConfig, error) {
+	return load(path, DefaultPath, stdin, programs)
 }
 
-func load(path, defaultPath string, stdin io.Reader) (*ClusterConfig, error) {
+func load(path, defaultPath string, stdin io.Reader, programs Programs) (*ClusterConfig, error) {
 	name := path
 	var data []byte
 	var err error
@@ -58,7 +57,7 @@ func load(path, defaultPath string, stdin io.Reader) (*ClusterConfig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration from %s: %w", name, err)
 	}
-	config, err := Parse(data)
+	config, err := Parse(data, programs)
 	var problems *Error
 	if errors.As(err, &problems) {
 		problems.File = name
@@ -70,7 +69,7 @@ func load(path, defaultPath string, stdin io.Reader) (*ClusterConfig, error) {
 // file leaves out or sets to null keeps its default. Unknown and duplicate keys,
 // values of the wrong type, fields that are not supported yet and invalid values
 // are all reported together in one *[Error], and no configuration is returned.
-func Parse(data []byte) (*ClusterConfig, error) {
+func Parse(data []byte, programs Programs) (*ClusterConfig, error) {
 	doc, problem := parseDocument(data)
 	if problem != nil {
 		return nil, &Error{Problems: []Problem{*problem}}
@@ -79,21 +78,19 @@ func Parse(data []byte) (*ClusterConfig, error) {
 	if doc == nil {
 		return config, nil
 	}
-	var unsupported any
-	if err := yaml.Unmarshal(unsupportedFields, &unsupported); err != nil {
-		return nil, fmt.Errorf("unsupported.yaml: %w", err)
+	d := decoder{lines: map[string]int{}}
+	for _, f := range Fields() {
+		d.paths = append(d.paths, f.Path)
 	}
-	d := decoder{lines: map[string]int{}, paths: allPaths(unsupported)}
-	d.value("", doc, reflect.ValueOf(config).Elem(), unsupported)
+	d.value("", doc, reflect.ValueOf(config).Elem())
 
-	// A field that did not decode has its default, about which there is
-	// nothing to say.
-	bad := map[string]bool{}
-	for _, p := range d.problems {
-		bad[p.Path] = true
+	errs := config.Validate()
+	if programs != nil {
+		errs = append(errs, config.validateWith(programs)...)
 	}
-	for _, p := range problemsOf(config.Validate(), d.lines) {
-		if !bad[p.Path] {
+	for _, p := range problemsOf(errs, d.lines) {
+		// What did not decode has its default, about which there is nothing to say.
+		if !slices.ContainsFunc(d.undecoded, func(path string) bool { return isWithin(p.Path, path) }) {
 			d.problems = append(d.problems, p)
 		}
 	}
@@ -132,18 +129,18 @@ func parseDocument(data []byte) (*yaml.Node, *Problem) {
 // decoder sets Go values from YAML nodes and collects every problem on its way.
 // The yaml libraries stop at the first one, or do not tell its path.
 type decoder struct {
-	problems []Problem
-	lines    map[string]int // of each path set
-	paths    []string       // every path there is, for hints
+	problems  []Problem
+	undecoded []string       // paths whose value is of the wrong type
+	lines     map[string]int // of each path set
+	paths     []string       // every path there is, for hints
 }
 
 func (d *decoder) problem(n *yaml.Node, path string, value any, reason string, args ...any) {
 	d.problems = append(d.problems, Problem{Line: n.Line, Path: path, Value: value, Reason: fmt.Sprintf(reason, args...)})
 }
 
-// value sets v from n. Null leaves v alone. Unsupported is the part of
-// unsupported.yaml at the path, if any.
-func (d *decoder) value(path string, n *yaml.Node, v reflect.Value, unsupported any) {
+// value sets v from n. Null leaves v alone.
+func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	n = resolve(n)
 	if isNull(n) {
 		return
@@ -156,12 +153,12 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value, unsupported 
 	case reflect.Pointer:
 		target := reflect.New(v.Type().Elem())
 		before := len(d.problems)
-		d.value(path, n, target.Elem(), unsupported)
-		if len(d.problems) == before {
+		d.value(path, n, target.Elem())
+		if len(d.problems) == before || target.Elem().Kind() == reflect.Struct {
 			v.Set(target)
 		}
 	case reflect.Struct:
-		d.section(path, n, v, unsupported)
+		d.section(path, n, v)
 	case reflect.Map:
 		d.stringMap(path, n, v)
 	case reflect.Slice:
@@ -171,65 +168,24 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value, unsupported 
 	}
 }
 
-func (d *decoder) section(path string, n *yaml.Node, v reflect.Value, unsupported any) {
+func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 	fields := structFields(v.Type())
-	later, _ := unsupported.(map[string]any)
-	valid := slices.Collect(maps.Keys(later))
+	var valid []string
 	for _, f := range fields {
 		valid = append(valid, f.name)
 	}
 	for _, e := range d.entries(path, n) {
 		child := join(path, e.name)
 		i := slices.IndexFunc(fields, func(f structField) bool { return f.name == e.name })
-		if i >= 0 {
+		switch {
+		case i >= 0:
 			d.lines[child] = e.key.Line
-			d.value(child, e.value, v.FieldByIndex(fields[i].index), later[e.name])
-		} else if rule, known := later[e.name]; known {
-			d.unsupported(child, e.value, rule, true)
-		} else {
+			d.value(child, e.value, v.FieldByIndex(fields[i].index))
+		case slices.Contains(obsolete, child):
+		default:
 			d.problem(e.key, child, nil, "unknown field: %s", hintFor(e.name, valid, d.paths))
 		}
 	}
-}
-
-// unsupported checks a field or section in unsupported.yaml. Unless refuse is
-// set, it looks for misspelt names only.
-func (d *decoder) unsupported(path string, n *yaml.Node, rule any, refuse bool) {
-	n = resolve(n)
-	if isNull(n) {
-		return
-	}
-	if section, ok := rule.(map[string]any); ok {
-		_, canBeOff := section["enabled"]
-		for _, e := range d.entries(path, n) {
-			child, known := section[e.name]
-			if known {
-				d.unsupported(join(path, e.name), e.value, child, refuse && (!canBeOff || e.name == "enabled"))
-			} else {
-				valid := slices.Collect(maps.Keys(section))
-				d.problem(e.key, join(path, e.name), nil, "unknown field: %s", hintFor(e.name, valid, d.paths))
-			}
-		}
-		return
-	}
-	if refuse && !asksNothing(n, rule) {
-		d.problem(n, path, nil, "not supported yet")
-	}
-}
-
-// asksNothing tells whether a value of an unsupported field may be ignored: see
-// unsupported.yaml.
-func asksNothing(n *yaml.Node, rule any) bool {
-	switch rule := rule.(type) {
-	case string:
-		return rule == "any"
-	case []any:
-		if slices.ContainsFunc(rule, func(v any) bool { return fmt.Sprint(v) == n.Value }) {
-			return true
-		}
-	}
-	return n.Kind != yaml.ScalarNode && len(n.Content) == 0 ||
-		n.Kind == yaml.ScalarNode && slices.Contains([]string{"", "0", "0s", "false"}, n.Value)
 }
 
 type entry struct {
@@ -241,6 +197,7 @@ type entry struct {
 // duplicates.
 func (d *decoder) entries(path string, n *yaml.Node) []entry {
 	if n.Kind != yaml.MappingNode {
+		d.undecoded = append(d.undecoded, path)
 		d.problem(n, path, nil, "must be a mapping of names to values, not %s", describe(n))
 		return nil
 	}
@@ -270,7 +227,7 @@ func (d *decoder) stringMap(path string, n *yaml.Node, v reflect.Value) {
 		child := fmt.Sprintf("%s[%s]", path, e.name)
 		d.lines[child] = e.key.Line
 		value := reflect.New(v.Type().Elem()).Elem()
-		d.value(child, e.value, value, nil)
+		d.value(child, e.value, value)
 		result.SetMapIndex(reflect.ValueOf(e.name).Convert(v.Type().Key()), value)
 	}
 	if result.Len() > 0 {
@@ -283,6 +240,7 @@ func (d *decoder) stringMap(path string, n *yaml.Node, v reflect.Value) {
 // list sets a slice. An empty one is nil, as if left out.
 func (d *decoder) list(path string, n *yaml.Node, v reflect.Value) {
 	if n.Kind != yaml.SequenceNode {
+		d.undecoded = append(d.undecoded, path)
 		d.problem(n, path, nil, "must be a list, not %s", describe(n))
 		return
 	}
@@ -290,7 +248,7 @@ func (d *decoder) list(path string, n *yaml.Node, v reflect.Value) {
 	for i, item := range n.Content {
 		child := fmt.Sprintf("%s[%d]", path, i)
 		d.lines[child] = item.Line
-		d.value(child, item, result.Index(i), nil)
+		d.value(child, item, result.Index(i))
 	}
 	if result.Len() > 0 {
 		v.Set(result)
@@ -316,6 +274,13 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 		ok = ok && n.Decode(&b) == nil
 		if ok {
 			v.SetBool(b)
+		}
+	case reflect.Uint32:
+		want = "a whole number"
+		var i uint64
+		ok = ok && n.ShortTag() == "!!int" && n.Decode(&i) == nil && !v.OverflowUint(i)
+		if ok {
+			v.SetUint(i)
 		}
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		want = "a whole number"
@@ -350,34 +315,18 @@ func (d *decoder) ownJSON(path string, n *yaml.Node, v reflect.Value) {
 	case v.Type() == reflect.TypeFor[metav1.Duration]():
 		d.mustBe(path, n, "a duration such as 8760h or 1m30s")
 	default:
+		d.undecoded = append(d.undecoded, path)
 		d.problem(n, path, nil, "%s", err)
 	}
 }
 
 func (d *decoder) mustBe(path string, n *yaml.Node, want string) {
+	d.undecoded = append(d.undecoded, path)
 	if n.Kind == yaml.ScalarNode {
 		d.problem(n, path, n.Value, "must be %s", want)
 	} else {
 		d.problem(n, path, nil, "must be %s, not %s", want, describe(n))
 	}
-}
-
-// allPaths returns the path of every field, supported or not.
-func allPaths(unsupported any) []string {
-	var paths []string
-	for _, f := range Fields() {
-		paths = append(paths, f.Path)
-	}
-	var walk func(path string, rule any)
-	walk = func(path string, rule any) {
-		paths = append(paths, path)
-		section, _ := rule.(map[string]any)
-		for _, name := range slices.Sorted(maps.Keys(section)) {
-			walk(join(path, name), section[name])
-		}
-	}
-	walk("", unsupported)
-	return paths
 }
 
 func resolve(n *yaml.Node) *yaml.Node {
@@ -409,4 +358,10 @@ func join(path, name string) string {
 		return name
 	}
 	return path + "." + name
+}
+
+// isWithin tells whether path is outer or something in it.
+func isWithin(path, outer string) bool {
+	rest, ok := strings.CutPrefix(path, outer)
+	return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
 }

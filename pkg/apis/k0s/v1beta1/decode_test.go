@@ -10,6 +10,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 )
 
@@ -61,24 +62,6 @@ func TestParse(t *testing.T) {
 			c.Spec.Network.PodCIDR = "10.1.0.0/26"
 			c.Spec.ControllerManager.RawArgs = []string{"--node-cidr-mask-size=27"}
 		}},
-		{"unsupported fields that ask for nothing", `
-spec:
-  extensions: {storage: {type: external_storage, create_default_storage_class: true}, helm: {concurrencyLevel: 5, charts: [], repositories: null}}
-  featureGates: []
-  workerProfiles: []
-  podSecurityPolicy: {defaultPolicy: 00-k0s-privileged}
-  telemetry: {enabled: true, interval: 2m}
-  images: {repository: ""}
-  network:
-    calico: null
-    primaryAddressFamily: IPv4
-    dualStack: {enabled: false, IPv6podCIDR: "fd00::/108"}
-    nodeLocalLoadBalancing: {type: EnvoyProxy, envoyProxy: {apiServerBindPort: 7443, image: {image: a, version: b}}}
-    controlPlaneLoadBalancing: {enabled: false}
-    kuberouter: {metricsPort: 8080, peerRouterIPs: "", hairpinMode: null}
-    kubeProxy: {ipvs: {minSyncPeriod: 0s, strictARP: false, tcpTimeout: 0s}}
-  storage: {kine: null, etcd: {externalCluster: null}}
-`, func(c *ClusterConfig) { c.Spec.Telemetry.Enabled = true }},
 		{"everything", `
 apiVersion: k0s.k0sproject.io/v1beta1
 kind: ClusterConfig
@@ -89,7 +72,6 @@ spec:
     onlyBindToAddress: yes
     externalAddress: lb.example.org:443
     port: 7443
-    k0sApiPort: 9743
     sans: [api.example.org, 192.0.2.9, "2001:db8::1"]
     ca: {expiresAfter: 100h, certificatesExpireAfter: 1h30m}
   controllerManager: {extraArgs: {a: b}, rawArgs: [--c]}
@@ -107,53 +89,58 @@ spec:
       metricsBindAddress: 127.0.0.1:1
       healthzBindAddress: "[::]:2"
       iptables: {masqueradeBit: 0, masqueradeAll: true, localhostNodePorts: false, syncPeriod: 10s, minSyncPeriod: 2s}
-      nftables: {masqueradeAll: true}
+      nftables: {masqueradeAll: true, syncPeriod: 20s, minSyncPeriod: 3s}
       nodePortAddresses: [192.0.2.0/24]
       extraArgs: {a: b}
       rawArgs: [--c]
     kuberouter: {autoMTU: false, mtu: 1400, hairpin: Allowed, ipMasq: true}
+    coreDNS: {patches: [{target: {kind: Deployment, name: coredns}, patch: {type: MergePatch, content: "{spec: {replicas: 2}}"}}]}
   images:
+    repository: registry.example.org/mirror
     coredns: {image: example.org:5000/dns, version: v1}
     metricsserver: {image: example.org/metrics, version: v2}
     pause: {image: example.org/pause, version: v3}
     default_pull_policy: Never
   telemetry: {enabled: true}
-  installConfig: {users: {etcdUser: a, kineUser: b, konnectivityUser: c, kubeAPIserverUser: d, kubeSchedulerUser: e}}
-  konnectivity: {adminPort: 9133, agentPort: 9132}
+  installConfig: {users: {etcdUser: a, kineUser: b, kubeAPIserverUser: d, kubeSchedulerUser: e}}
+  konnectivity: {adminPort: 8133, agentPort: 8132}
+  workerProfiles: [{name: dense, values: {maxPods: 250, evictionHard: {memory.available: 100Mi}}}, {name: empty}]
+  featureGates: [{name: A, enabled: true}, {name: B, enabled: false, components: [kubelet]}]
+  metricsServer: {patches: [{target: {kind: Deployment, name: a, namespace: b}, patch: {type: JSON, content: "[]"}}]}
 `, func(c *ClusterConfig) {
 			args := Args{ExtraArgs: map[string]string{"a": "b"}, RawArgs: []string{"--c"}}
 			hours := func(n time.Duration) metav1.Duration { return metav1.Duration{Duration: n * time.Hour} }
 			seconds := func(n time.Duration) metav1.Duration { return metav1.Duration{Duration: n * time.Second} }
-			c.Spec = ClusterSpec{
-				API: APISpec{
-					Address: "192.0.2.1", OnlyBindToAddress: true, ExternalAddress: "lb.example.org:443", Port: 7443, K0sAPIPort: 9743,
-					SANs: []string{"api.example.org", "192.0.2.9", "2001:db8::1"},
-					CA:   CASpec{hours(100), metav1.Duration{Duration: 90 * time.Minute}},
-				},
-				ControllerManager: ControllerManagerSpec{args},
-				Scheduler:         SchedulerSpec{args},
-				Storage:           StorageSpec{EtcdStorage, EtcdSpec{"192.0.2.2", args, CASpec{hours(2), hours(1)}}},
-				Network: NetworkSpec{
-					Provider: KubeRouterProvider, PodCIDR: "10.1.0.0/16", ServiceCIDR: "10.2.0.0/16", ClusterDomain: "example.net",
-					KubeProxy: KubeProxySpec{
-						Mode: NFTablesProxyMode, MetricsBindAddress: "127.0.0.1:1", HealthzBindAddress: "[::]:2",
-						IPTables:          KubeProxyIPTables{ptr(int32(0)), true, ptr(false), seconds(10), seconds(2)},
-						NFTables:          KubeProxyNFTables{true},
-						NodePortAddresses: []string{"192.0.2.0/24"}, Args: args,
-					},
-					KubeRouter: KubeRouterSpec{false, 1400, HairpinAllowed, true},
-				},
-				Images: ImagesSpec{
-					Image{"example.org:5000/dns", "v1"}, Image{"example.org/metrics", "v2"}, Image{"example.org/pause", "v3"}, PullNever,
-				},
-				Telemetry:     TelemetrySpec{true},
-				InstallConfig: InstallConfigSpec{UsersSpec{"a", "b", "c", "d", "e"}},
-				Konnectivity:  KonnectivitySpec{9133, 9132},
+			spec := &c.Spec
+			spec.API.Address, spec.API.OnlyBindToAddress, spec.API.ExternalAddress, spec.API.Port = "192.0.2.1", true, "lb.example.org:443", 7443
+			spec.API.SANs = []string{"api.example.org", "192.0.2.9", "2001:db8::1"}
+			spec.API.CA = CASpec{hours(100), metav1.Duration{Duration: 90 * time.Minute}}
+			spec.ControllerManager.Args, spec.Scheduler.Args = args, args
+			spec.Storage.Etcd = EtcdSpec{PeerAddress: "192.0.2.2", Args: args, CA: CASpec{hours(2), hours(1)}}
+			network := &spec.Network
+			network.PodCIDR, network.ServiceCIDR, network.ClusterDomain = "10.1.0.0/16", "10.2.0.0/16", "example.net"
+			network.KubeProxy = KubeProxySpec{
+				Mode: NFTablesProxyMode, MetricsBindAddress: "127.0.0.1:1", HealthzBindAddress: "[::]:2",
+				IPTables:          KubeProxyIPTables{ptr(int32(0)), true, ptr(false), seconds(10), seconds(2)},
+				NFTables:          KubeProxyNFTables{MasqueradeAll: true, SyncPeriod: seconds(20), MinSyncPeriod: seconds(3)},
+				NodePortAddresses: []string{"192.0.2.0/24"}, Args: args,
 			}
+			network.KubeRouter = KubeRouterSpec{MTU: 1400, MetricsPort: 8080, Hairpin: HairpinAllowed, IPMasq: true}
+			network.CoreDNS.Patches = []Patch{{PatchTarget{Kind: "Deployment", Name: "coredns"}, PatchSpec{MergePatch, "{spec: {replicas: 2}}"}}}
+			spec.Images.Repository = "registry.example.org/mirror"
+			spec.Images.CoreDNS, spec.Images.MetricsServer, spec.Images.Pause = Image{"example.org:5000/dns", "v1"}, Image{"example.org/metrics", "v2"}, Image{"example.org/pause", "v3"}
+			spec.Images.DefaultPullPolicy = PullNever
+			spec.Telemetry.Enabled = true
+			spec.InstallConfig.Users = UsersSpec{"a", "b", "konnectivity-server", "d", "e"}
+			spec.WorkerProfiles = []WorkerProfile{
+				{"dense", &runtime.RawExtension{Raw: []byte(`{"evictionHard":{"memory.available":"100Mi"},"maxPods":250}`)}}, {Name: "empty"},
+			}
+			spec.FeatureGates = []FeatureGate{{Name: "A", Enabled: true}, {"B", false, []string{"kubelet"}}}
+			spec.MetricsServer.Patches = []Patch{{PatchTarget{"Deployment", "a", "b"}, PatchSpec{JSONPatch, "[]"}}}
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := Parse([]byte(test.file))
+			got, err := Parse([]byte(test.file), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,12 +163,51 @@ func roundTrip(t *testing.T, c *ClusterConfig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Parse(data)
+	again, err := Parse(data, nil)
 	if err != nil {
 		t.Fatalf("the written file is refused: %v\n%s", err, data)
 	}
 	if !reflect.DeepEqual(again, c) {
 		t.Errorf("round trip:\n got %+v\nwant %+v\n%s", again, c, data)
+	}
+}
+
+// TestAccepted: fields of features that do not exist may say what asks for nothing.
+func TestAccepted(t *testing.T) {
+	c, err := Parse([]byte(`
+spec:
+  extensions: {storage: {type: external_storage, create_default_storage_class: true}, helm: {concurrencyLevel: 5, charts: [], repositories: null}}
+  featureGates: []
+  workerProfiles: []
+  podSecurityPolicy: {defaultPolicy: 00-k0s-privileged}
+  telemetry: {enabled: true, interval: 2m}
+  images: {repository: "", kubeproxy: {image: a, version: b}, calico: {windows: {cni: {version: c}}}, windows: {pause: {image: d}}}
+  network:
+    calico: {mode: vxlan, overlay: Always, vxlanPort: 4789, vxlanVNI: 4096, mtu: 1450, flexVolumeDriverPath: /x}
+    primaryAddressFamily: IPv4
+    dualStack: {enabled: false, IPv6podCIDR: "fd00::/108"}
+    nodeLocalLoadBalancing: {type: EnvoyProxy, envoyProxy: {apiServerBindPort: 7443, image: {image: a, version: b}}}
+    controlPlaneLoadBalancing: {enabled: false}
+    kuberouter: {metricsPort: 8080, peerRouterIPs: "", hairpinMode: null}
+    kubeProxy: {ipvs: {minSyncPeriod: 0s, strictARP: false, tcpTimeout: 0s}}
+  storage: {kine: null, etcd: {externalCluster: null}}
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, c)
+	want := []string{
+		"spec.network.calico.flexVolumeDriverPath has no effect: Calico has no FlexVolume driver any more",
+		"spec.images.kubeproxy.image has no effect: this is inside k0s, not a pod with an image",
+		"spec.images.kubeproxy.version has no effect: this is inside k0s, not a pod with an image",
+		"spec.images.calico.windows.cni.version has no effect: k0s has no Windows nodes",
+		"spec.images.windows.pause.image has no effect: k0s has no Windows nodes",
+		"spec.extensions.storage.type has no effect: k0s installs no storage",
+		"spec.extensions.storage.create_default_storage_class has no effect: k0s installs no storage",
+		"spec.telemetry.enabled has no effect: k0s sends no telemetry",
+	}
+	if got := c.Warnings(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
@@ -208,7 +234,7 @@ func TestRefused(t *testing.T) {
 		{"unheard of", "spec: {konnectivity: {whatever: 1}}", `line 1: spec.konnectivity.whatever: unknown field: valid here: adminPort, agentPort, externalAddress`},
 		{"misspelt unsupported", "spec: {network: {dualStack: {enabeld: true}}}", `line 1: spec.network.dualStack.enabeld: unknown field: did you mean "enabled"?`},
 		{"misspelt section", "spec: {workerProfile: []}", `line 1: spec.workerProfile: unknown field: did you mean "workerProfiles"?`},
-		{"legacy keys only where they were", "spec: {api: {interval: 1}}", `line 1: spec.api.interval: unknown field: did you mean spec.telemetry.interval?`},
+		{"legacy keys only where they were", "spec: {konnectivity: {interval: 1}}", `line 1: spec.konnectivity.interval: unknown field: valid here: adminPort, agentPort, externalAddress`},
 		{"duplicate", "spec:\n  api:\n    port: 1\n    port: 2", "line 4: spec.api.port: duplicate key: already set on line 3"},
 		{"duplicate section", "spec:\n  api: {}\n  api: {}", "line 3: spec.api: duplicate key: already set on line 2"},
 		{"duplicate argument", "spec: {api: {extraArgs: {a: 1, a: 2}}}", "line 1: spec.api.extraArgs.a: duplicate key: already set on line 1"},
@@ -246,7 +272,9 @@ func TestRefused(t *testing.T) {
 		{"unspecified external address", `spec: {api: {externalAddress: 0.0.0.0}}`, `line 1: spec.api.externalAddress: invalid value "0.0.0.0": must be an address others can connect to`},
 		{"port 0", `spec: {api: {port: 0}}`, `line 1: spec.api.port: invalid value 0: must be a port from 1 to 65535`},
 		{"port 65536", `spec: {api: {k0sApiPort: 65536}}`, `line 1: spec.api.k0sApiPort: invalid value 65536: must be a port from 1 to 65535`},
-		{"same port", `spec: {api: {port: 9443}}`, `spec.api.k0sApiPort: invalid value 9443: is also the port of spec.api.port`},
+		{"same port", `spec: {api: {port: 9443}}`, `line 1: spec.api.k0sApiPort: invalid value 9443: is also the port of spec.api.port`},
+		{"wildcard in the wrong place", `spec: {api: {sans: ["a.*.b", "*.*.b", "*.a.b"]}}`, `line 1: spec.api.sans[0]: invalid value "a.*.b": must be an IP address or DNS name` + "\n" +
+			`line 1: spec.api.sans[1]: invalid value "*.*.b": must be an IP address or DNS name`},
 		{"san", "spec:\n  api:\n    sans:\n    - a.b\n    - '*'\n    -", `line 5: spec.api.sans[1]: invalid value "*": must be an IP address or DNS name` + "\n" +
 			`line 6: spec.api.sans[2]: invalid value "": must be an IP address or DNS name`},
 		{"dashes", `spec: {api: {extraArgs: {--v: 1}}}`, `line 1: spec.api.extraArgs[--v]: invalid value "--v": must be the name of a flag, without leading dashes, "=" or blanks`},
@@ -258,19 +286,31 @@ func TestRefused(t *testing.T) {
 			`line 1: spec.api.ca.certificatesExpireAfter: invalid value "-1h0m0s": must be longer than 0s`},
 
 		// spec.storage
-		{"kine", `spec: {storage: {type: kine}}`, `line 1: spec.storage.type: invalid value "kine": not supported yet`},
-		{"no storage type", `spec: {storage: {type: ""}}`, `line 1: spec.storage.type: required: must be etcd`},
-		{"storage type", `spec: {storage: {type: sqlite}}`, `line 1: spec.storage.type: invalid value "sqlite": must be etcd`},
+		{"no storage type", `spec: {storage: {type: ""}}`, `line 1: spec.storage.type: required: must be etcd or kine`},
+		{"storage type", `spec: {storage: {type: sqlite}}`, `line 1: spec.storage.type: invalid value "sqlite": must be etcd or kine`},
 		{"peer address", `spec: {storage: {etcd: {peerAddress: "::1"}}}`, `line 1: spec.storage.etcd.peerAddress: invalid value "::1": IPv6 is not supported yet`},
 		{"etcd CA", `spec: {storage: {etcd: {ca: {expiresAfter: -1s}}}}`, `line 1: spec.storage.etcd.ca.expiresAfter: invalid value "-1s": must be longer than 0s`},
 		{"etcd arguments", `spec: {storage: {etcd: {extraArgs: {"": a}}}}`, `line 1: spec.storage.etcd.extraArgs[]: invalid value "": must be the name of a flag, without leading dashes, "=" or blanks`},
 		{"external etcd", `spec: {storage: {etcd: {externalCluster: {endpoints: [a], etcdPrefix: b, caFile: c, clientCertFile: d, clientKeyFile: e}}}}`,
-			"line 1: spec.storage.etcd.externalCluster.endpoints: not supported yet\n" +
-				"line 1: spec.storage.etcd.externalCluster.etcdPrefix: not supported yet\n" +
-				"line 1: spec.storage.etcd.externalCluster.caFile: not supported yet\n" +
-				"line 1: spec.storage.etcd.externalCluster.clientCertFile: not supported yet\n" +
-				"line 1: spec.storage.etcd.externalCluster.clientKeyFile: not supported yet"},
-		{"kine source", `spec: {storage: {kine: {dataSource: a}}}`, `line 1: spec.storage.kine.dataSource: not supported yet`},
+			`line 1: spec.storage.etcd.externalCluster.endpoints[0]: invalid value "a": must be a URL such as https://192.0.2.21:2379` + "\n" +
+				`line 1: spec.storage.etcd.externalCluster.caFile: invalid value "c": must be an absolute path` + "\n" +
+				`line 1: spec.storage.etcd.externalCluster.clientCertFile: invalid value "d": must be an absolute path` + "\n" +
+				`line 1: spec.storage.etcd.externalCluster.clientKeyFile: invalid value "e": must be an absolute path`},
+		{"external etcd without anything", `spec: {storage: {etcd: {extraArgs: {a: b}, rawArgs: [--c], externalCluster: {}}}}`,
+			"line 1: spec.storage.etcd.externalCluster.endpoints: required: the URLs of etcd's members\n" +
+				"line 1: spec.storage.etcd.externalCluster.etcdPrefix: required: what this cluster's keys begin with, such as /k0s\n" +
+				"line 1: spec.storage.etcd.extraArgs: does nothing beside externalCluster, where k0s runs no etcd: leave it out\n" +
+				"line 1: spec.storage.etcd.rawArgs: does nothing beside externalCluster, where k0s runs no etcd: leave it out"},
+		{"external etcd with an empty endpoint", `spec: {storage: {etcd: {externalCluster: {endpoints: [""], etcdPrefix: /}}}}`,
+			`line 1: spec.storage.etcd.externalCluster.endpoints[0]: invalid value "": must be a URL such as https://192.0.2.21:2379` + "\n" +
+				`line 1: spec.storage.etcd.externalCluster.etcdPrefix: invalid value "/": must be a path such as /k0s`},
+		{"external etcd with some of the files", `spec: {storage: {etcd: {externalCluster: {endpoints: ["https://e:2379"], etcdPrefix: /a, caFile: /ca}}}}`,
+			"line 1: spec.storage.etcd.externalCluster.clientCertFile: required: caFile, clientCertFile and clientKeyFile go together\n" +
+				"line 1: spec.storage.etcd.externalCluster.clientKeyFile: required: caFile, clientCertFile and clientKeyFile go together"},
+		{"external etcd without the files", `spec: {storage: {etcd: {externalCluster: {endpoints: ["https://e:2379"], etcdPrefix: /a}}}}`,
+			"line 1: spec.storage.etcd.externalCluster.caFile: required: an https endpoint needs caFile, clientCertFile and clientKeyFile"},
+		{"kine source", `spec: {storage: {kine: {dataSource: "oracle://a:secret@b"}}}`, `line 1: spec.storage.kine.dataSource: must begin with sqlite://, postgres://, mysql:// or nats://`},
+		{"kine source without place", `spec: {storage: {kine: {dataSource: "mysql://"}}}`, `line 1: spec.storage.kine.dataSource: must say where the database is, such as postgres://user:password@192.0.2.30/k0s`},
 
 		// spec.network
 		{"calico", `spec: {network: {provider: calico}}`, `line 1: spec.network.provider: invalid value "calico": not supported yet`},
@@ -285,31 +325,99 @@ func TestRefused(t *testing.T) {
 		{"host bits", `spec: {network: {podCIDR: 10.1.2.3/16}}`, `line 1: spec.network.podCIDR: invalid value "10.1.2.3/16": must be a network, not an address in it: did you mean 10.1.0.0/16?`},
 		{"podCIDR too small", `spec: {network: {podCIDR: 10.1.0.0/25}}`, `line 1: spec.network.podCIDR: invalid value "10.1.0.0/25": is too small: each node gets a /24 of it (node-cidr-mask-size in spec.controllerManager.extraArgs)`},
 		{"serviceCIDR too small", `spec: {network: {serviceCIDR: 10.1.0.0/30}}`, `line 1: spec.network.serviceCIDR: invalid value "10.1.0.0/30": is too small: must be /29 or larger`},
-		{"overlap", `spec: {network: {podCIDR: 10.100.0.0/16}}`, `spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.100.0.0/16`},
-		{"overlap with address", `spec: {api: {address: 10.244.0.1}}`, `spec.network.podCIDR: invalid value "10.244.0.0/16": contains the host's address 10.244.0.1 (spec.api.address): choose another network`},
-		{"overlap with peer address", `spec: {storage: {etcd: {peerAddress: 10.96.0.1}}}`, `spec.network.serviceCIDR: invalid value "10.96.0.0/12": contains the host's address 10.96.0.1 (spec.storage.etcd.peerAddress): choose another network`},
+		{"overlap", `spec: {network: {podCIDR: 10.100.0.0/16}}`, `line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.100.0.0/16`},
+		{"overlap with address", `spec: {api: {address: 10.244.0.1}}`, `line 1: spec.network.podCIDR: invalid value "10.244.0.0/16": contains the host's address 10.244.0.1 (spec.api.address): choose another network`},
+		{"overlap with peer address", `spec: {storage: {etcd: {peerAddress: 10.96.0.1}}}`, `line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": contains the host's address 10.96.0.1 (spec.storage.etcd.peerAddress): choose another network`},
 		{"clusterDomain", `spec: {network: {clusterDomain: A_b}}`, `line 1: spec.network.clusterDomain: invalid value "A_b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`},
 		{"IPv6 family", `spec: {network: {primaryAddressFamily: IPv6}}`, `line 1: spec.network.primaryAddressFamily: not supported yet`},
-		{"dual stack", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/108"}}}`, `line 1: spec.network.dualStack.enabled: not supported yet`},
+		{"dual stack", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/108", IPv6serviceCIDR: "fd01::/112"}}}`, `line 1: spec.network.dualStack.enabled: not supported yet`},
+		{"dual stack of one family", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd01::/108", dualStack: {enabled: true, IPv6podCIDR: 10.1.0.0/16, IPv6serviceCIDR: "fd02::/107"}}}`,
+			`line 1: spec.network.podCIDR: invalid value "fd00::/64": must be IPv4 when dualStack is enabled: IPv6 goes into dualStack` + "\n" +
+				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": must be IPv4 when dualStack is enabled: IPv6 goes into dualStack` + "\n" +
+				`line 1: spec.network.dualStack.IPv6podCIDR: invalid value "10.1.0.0/16": must be an IPv6 CIDR such as fd00::/108` + "\n" +
+				`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "fd02::/107": is too large: must be /108 or smaller, such as /112` + "\n" +
+				`line 1: spec.network.podCIDR: invalid value "fd00::/64": IPv6 is not supported yet` + "\n" +
+				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": IPv6 is not supported yet` + "\n" +
+				`line 1: spec.network.dualStack.enabled: not supported yet`},
+		{"dual stack over VXLAN", `spec: {network: {provider: calico, dualStack: {enabled: true, IPv6podCIDR: "fd00::/108", IPv6serviceCIDR: "fd01::/108"}}}`,
+			`line 1: spec.network.provider: invalid value "calico": not supported yet` + "\n" +
+				`line 1: spec.network.calico.mode: must be bird when dualStack is enabled` + "\n" +
+				`line 1: spec.network.dualStack.enabled: not supported yet`},
+		{"families", `spec: {network: {podCIDR: "fd00::/64"}}`, `line 1: spec.network.podCIDR: invalid value "fd00::/64": IPv6 is not supported yet`},
+		{"address family", `spec: {network: {primaryAddressFamily: ipv4}}`, `line 1: spec.network.primaryAddressFamily: invalid value "ipv4": must be IPv4, IPv6 or empty`},
 		{"node-local load balancing", `spec: {network: {nodeLocalLoadBalancing: {enabled: true, type: Traefik}}}`, `line 1: spec.network.nodeLocalLoadBalancing.enabled: not supported yet`},
-		{"control plane load balancing", `spec: {network: {controlPlaneLoadBalancing: {enabled: true}}}`, `line 1: spec.network.controlPlaneLoadBalancing.enabled: not supported yet`},
+		{"node-local load balancers, also when disabled", `spec: {network: {nodeLocalLoadBalancing: {type: HAProxy, envoyProxy: {imagePullPolicy: maybe, apiServerBindPort: 0, image: {image: "a ", version: ""}}, traefik: {konnectivityServerBindPort: 65536}}}}`,
+			`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.image.image: invalid value "a ": invalid reference format` + "\n" +
+				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.image.version: invalid value "": must be an image tag, with or without @sha256:…` + "\n" +
+				`line 1: spec.network.nodeLocalLoadBalancing.type: invalid value "HAProxy": must be EnvoyProxy or Traefik` + "\n" +
+				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.imagePullPolicy: invalid value "maybe": must be IfNotPresent, Always, Never or empty` + "\n" +
+				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.apiServerBindPort: invalid value 0: must be a port from 1 to 65535` + "\n" +
+				`line 1: spec.network.nodeLocalLoadBalancing.traefik.konnectivityServerBindPort: invalid value 65536: must be a port from 1 to 65535`},
+		{"control plane load balancing", `spec: {network: {controlPlaneLoadBalancing: {enabled: true, type: Keepalived}}}`, `line 1: spec.network.controlPlaneLoadBalancing.enabled: not supported yet`},
+		{"virtual addresses, also when disabled", `
+spec:
+  network:
+    controlPlaneLoadBalancing:
+      type: VRRP
+      keepalived:
+        userSpaceProxyBindPort: 65536
+        vrrpInstances:
+        - {virtualRouterID: 256, unicastPeers: [192.0.2.1]}
+        - {virtualIPs: [192.0.2.9], authPass: toolongtoo, addressLabel: 4294967295, unicastSourceIP: 192.0.2.1, unicastPeers: [192.0.2.1, a]}
+        virtualServers:
+        - {delayLoop: 1ns, lbAlgo: xx, lbKind: yy, persistenceTimeoutSeconds: 0}
+        - {ipAddress: 192.0.2.9, persistenceTimeoutSeconds: 2678401}
+`,
+			`line 5: spec.network.controlPlaneLoadBalancing.type: invalid value "VRRP": must be Keepalived or empty` + "\n" +
+				`line 7: spec.network.controlPlaneLoadBalancing.keepalived.userSpaceProxyBindPort: invalid value 65536: must be from 0 to 65535` + "\n" +
+				`line 9: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[0].virtualIPs: required: at least one address such as 192.0.2.100/24` + "\n" +
+				`line 9: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[0].authPass: required: a password of one to eight characters` + "\n" +
+				`line 9: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[0].unicastSourceIP: invalid value "": must be an IP address of this controller when there are unicastPeers` + "\n" +
+				`line 9: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[0].virtualRouterID: invalid value 256: must be from 0 to 255` + "\n" +
+				`line 10: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[1].virtualIPs[0]: invalid value "192.0.2.9": must be an address with prefix length, such as 192.0.2.100/24` + "\n" +
+				`line 10: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[1].authPass: has 10 characters: must not have more than eight` + "\n" +
+				`line 10: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[1].unicastPeers[0]: invalid value "192.0.2.1": is unicastSourceIP: list only the others` + "\n" +
+				`line 10: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[1].unicastPeers[1]: invalid value "a": must be an IP address` + "\n" +
+				`line 10: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[1].addressLabel: invalid value 4294967295: must be at most 4294967294` + "\n" +
+				`line 12: spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[0].ipAddress: invalid value "": must be an IP address` + "\n" +
+				`line 12: spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[0].delayLoop: invalid value "1ns": must be at least 1µs` + "\n" +
+				`line 12: spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[0].lbAlgo: invalid value "xx": must be rr, wrr, lc, wlc, lblc, dh, sh, sed, nq or empty` + "\n" +
+				`line 12: spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[0].lbKind: invalid value "yy": must be NAT, DR, TUN or empty` + "\n" +
+				`line 12: spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[0].persistenceTimeoutSeconds: invalid value 0: must be from 1 to 2678400` + "\n" +
+				`line 13: spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[1].persistenceTimeoutSeconds: invalid value 2678401: must be from 1 to 2678400`},
+		{"too many virtual addresses", "spec: {network: {controlPlaneLoadBalancing: {keepalived: {vrrpInstances: [" + strings.Repeat("{virtualIPs: [192.0.2.1/32], authPass: a},", 256) + "]}}}}",
+			`line 1: spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances: invalid value 256: must have at most 255 items`},
 		{"calico section", `spec: {network: {calico: {mode: bird, envVars: {a: b}}}}`, "line 1: spec.network.calico.mode: not supported yet\nline 1: spec.network.calico.envVars: not supported yet"},
-		{"CoreDNS patches", `spec: {network: {coreDNS: {patches: [{}]}}}`, `line 1: spec.network.coreDNS.patches: not supported yet`},
-		{"kuberouter", `spec: {network: {kuberouter: {metricsPort: 1, hairpinMode: false, peerRouterIPs: a, peerRouterASNs: a, extraArgs: {a: b}, rawArgs: [a], patches: [a]}}}`,
-			"line 1: spec.network.kuberouter.metricsPort: not supported yet\n" +
-				"line 1: spec.network.kuberouter.hairpinMode: not supported yet\n" +
+		{"calico values", `spec: {network: {calico: {mode: bgp, overlay: Sometimes, vxlanPort: 65536}}}`,
+			`line 1: spec.network.calico.mode: invalid value "bgp": must be vxlan, bird, ipip or empty` + "\n" +
+				`line 1: spec.network.calico.overlay: invalid value "Sometimes": must be Always, Never, CrossSubnet or empty` + "\n" +
+				`line 1: spec.network.calico.vxlanPort: invalid value 65536: must be from 0 to 65535`},
+		{"patches", `spec: {network: {coreDNS: {patches: [{}]}}}`,
+			`line 1: spec.network.coreDNS.patches[0].target.kind: required: the kind of the object to be changed, such as Deployment` + "\n" +
+				`line 1: spec.network.coreDNS.patches[0].target.name: required: the name of the object to be changed` + "\n" +
+				`line 1: spec.network.coreDNS.patches[0].patch.content: required: the patch itself, as a string of YAML or JSON` + "\n" +
+				`line 1: spec.network.coreDNS.patches[0].patch.type: required: must be JSON, MergePatch or StrategicMergePatch`},
+		{"contents of patches", `spec: {network: {coreDNS: {patches: [{target: {kind: A, name: a}, patch: {type: JSON, content: "{}"}}, {target: {kind: A, name: a}, patch: {type: YAML, content: "[}"}}]}}}`,
+			`line 1: spec.network.coreDNS.patches[0].patch.content: must be a list of operations, such as [{op: replace, path: /spec/replicas, value: 2}]` + "\n" +
+				`line 1: spec.network.coreDNS.patches[1].patch.content: must be YAML or JSON: did not find expected node content` + "\n" +
+				`line 1: spec.network.coreDNS.patches[1].patch.type: invalid value "YAML": must be JSON, MergePatch or StrategicMergePatch`},
+		{"kuberouter", `spec: {network: {kuberouter: {metricsPort: 1, peerRouterIPs: a, peerRouterASNs: a, extraArgs: {a: b}, rawArgs: [a], patches: [a]}}}`,
+			"line 1: spec.network.kuberouter.patches[0]: must be a mapping of names to values, not \"a\"\n" +
+				"line 1: spec.network.kuberouter.metricsPort: not supported yet\n" +
 				"line 1: spec.network.kuberouter.peerRouterIPs: not supported yet\n" +
 				"line 1: spec.network.kuberouter.peerRouterASNs: not supported yet\n" +
 				"line 1: spec.network.kuberouter.extraArgs: not supported yet\n" +
 				"line 1: spec.network.kuberouter.rawArgs: not supported yet\n" +
-				"line 1: spec.network.kuberouter.patches: not supported yet"},
+				"line 1: spec.network.kuberouter.patches: not supported: the provider is part of the worker here, not a DaemonSet that could be patched"},
+		{"two hairpins", `spec: {network: {kuberouter: {hairpin: Enabled, hairpinMode: false}}}`, `line 1: spec.network.kuberouter.hairpinMode: invalid value false: contradicts hairpin, Enabled: leave hairpinMode out`},
 		{"mtu", `spec: {network: {kuberouter: {autoMTU: false, mtu: 100}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 100: must be from 576 to 65535, or 0 for the kernel's default`},
 		{"mtu and autoMTU", `spec: {network: {kuberouter: {mtu: 1400}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 1400: is used only with autoMTU: false`},
 		{"hairpin", `spec: {network: {kuberouter: {hairpin: "yes"}}}`, `line 1: spec.network.kuberouter.hairpin: invalid value "yes": must be Enabled, Allowed or Disabled`},
-		{"ipvs", `spec: {network: {kubeProxy: {mode: ipvs, ipvs: {strictARP: true}, patches: [a]}}}`,
-			`line 1: spec.network.kubeProxy.ipvs.strictARP: not supported yet` + "\n" +
-				`line 1: spec.network.kubeProxy.patches: not supported yet` + "\n" +
-				`line 1: spec.network.kubeProxy.mode: invalid value "ipvs": not supported yet`},
+		{"ipvs", `spec: {network: {kubeProxy: {mode: ipvs, ipvs: {strictARP: true}}}}`,
+			`line 1: spec.network.kubeProxy.mode: invalid value "ipvs": not supported yet; Kubernetes itself advises nftables in its place` + "\n" +
+				`line 1: spec.network.kubeProxy.ipvs.strictARP: not supported yet`},
+		{"kube-proxy patches", `spec: {network: {kubeProxy: {patches: [{target: {kind: DaemonSet, name: kube-proxy}, patch: {type: JSON, content: "[]"}}]}}}`,
+			`line 1: spec.network.kubeProxy.patches: not supported: kube-proxy is a process here, not a DaemonSet that could be patched: use extraArgs`},
 		{"userspace", `spec: {network: {kubeProxy: {mode: userspace}}}`, `line 1: spec.network.kubeProxy.mode: invalid value "userspace": was removed from Kubernetes: use iptables or nftables`},
 		{"proxy mode", `spec: {network: {kubeProxy: {mode: ebpf}}}`, `line 1: spec.network.kubeProxy.mode: invalid value "ebpf": must be iptables, nftables or empty`},
 		{"bind addresses", `spec: {network: {kubeProxy: {metricsBindAddress: 0.0.0.0, healthzBindAddress: "a:1"}}}`,
@@ -318,17 +426,28 @@ func TestRefused(t *testing.T) {
 		{"node ports", `spec: {network: {kubeProxy: {nodePortAddresses: [primary, 10.0.0.0/8]}}}`,
 			`line 1: spec.network.kubeProxy.nodePortAddresses[0]: invalid value "primary": must be a CIDR such as 192.0.2.0/24, or "primary" alone`},
 		{"iptables", `spec: {network: {kubeProxy: {iptables: {masqueradeBit: 32, syncPeriod: 1s, minSyncPeriod: 2s}}}}`,
-			`line 1: spec.network.kubeProxy.iptables.masqueradeBit: invalid value 32: must be from 0 to 31` + "\n" +
-				`line 1: spec.network.kubeProxy.iptables.minSyncPeriod: invalid value "2s": must not be longer than syncPeriod, 1s`},
-		{"nftables", `spec: {network: {kubeProxy: {nftables: {syncPeriod: 10s}}}}`,
-			`line 1: spec.network.kubeProxy.nftables.syncPeriod: not supported yet`},
+			`line 1: spec.network.kubeProxy.iptables.minSyncPeriod: invalid value "2s": must not be longer than syncPeriod, 1s` + "\n" +
+				`line 1: spec.network.kubeProxy.iptables.masqueradeBit: invalid value 32: must be from 0 to 31`},
+		{"nftables", `spec: {network: {kubeProxy: {nftables: {syncPeriod: -1s, minSyncPeriod: -1s, masqueradeBit: 15}}}}`,
+			`line 1: spec.network.kubeProxy.nftables.syncPeriod: invalid value "-1s": must not be negative` + "\n" +
+				`line 1: spec.network.kubeProxy.nftables.minSyncPeriod: invalid value "-1s": must not be negative` + "\n" +
+				`line 1: spec.network.kubeProxy.nftables.masqueradeBit: not supported: kube-proxy has no flag for it`},
 
 		// The other sections
-		{"worker profiles", `spec: {workerProfiles: [{name: a}]}`, `line 1: spec.workerProfiles: not supported yet`},
-		{"feature gates", `spec: {featureGates: [{name: a}]}`, `line 1: spec.featureGates: not supported yet`},
-		{"helm", `spec: {extensions: {helm: {concurrencyLevel: 3, charts: [{name: a}]}}}`, "line 1: spec.extensions.helm.concurrencyLevel: not supported yet\nline 1: spec.extensions.helm.charts: not supported yet"},
-		{"metrics-server patches", `spec: {metricsServer: {patches: [a]}}`, `line 1: spec.metricsServer.patches: not supported yet`},
-		{"konnectivity", `spec: {konnectivity: {externalAddress: a, agentPort: -1}}`, "line 1: spec.konnectivity.externalAddress: not supported yet\nline 1: spec.konnectivity.agentPort: invalid value -1: must be a port from 1 to 65535"},
+		{"helm", `spec: {extensions: {helm: {concurrencyLevel: 3, repositories: [{}], charts: [{timeout: -1}, {name: A_b, namespace: a, values: "["}]}}}`,
+			`line 1: spec.extensions.helm.repositories[0].name: required: charts refer to the repository by it` + "\n" +
+				`line 1: spec.extensions.helm.repositories[0].url: required: where the repository is` + "\n" +
+				`line 1: spec.extensions.helm.charts[0].name: required: the name of the release` + "\n" +
+				`line 1: spec.extensions.helm.charts[0].namespace: required: where the release is installed` + "\n" +
+				`line 1: spec.extensions.helm.charts[0].timeout: invalid value "-1ns": must not be negative` + "\n" +
+				`line 1: spec.extensions.helm.charts[1].name: invalid value "A_b": must be a Helm release name: at most 53 small letters, digits, dashes and dots` + "\n" +
+				`line 1: spec.extensions.helm.charts[1].values: must be YAML: line 1: did not find expected node content` + "\n" +
+				`line 1: spec.extensions.helm.concurrencyLevel: not supported yet` + "\n" +
+				`line 1: spec.extensions.helm.repositories: not supported yet` + "\n" +
+				`line 1: spec.extensions.helm.charts: not supported yet`},
+		{"metrics-server patches", `spec: {metricsServer: {patches: [a]}}`, `line 1: spec.metricsServer.patches[0]: must be a mapping of names to values, not "a"`},
+		{"konnectivity", `spec: {konnectivity: {externalAddress: a, agentPort: -1, adminPort: 8134}}`, "line 1: spec.konnectivity.adminPort: not supported yet\nline 1: spec.konnectivity.agentPort: invalid value -1: must be a port from 1 to 65535\nline 1: spec.konnectivity.externalAddress: not supported yet"},
+		{"join API", `spec: {api: {k0sApiPort: 9743}}`, `line 1: spec.api.k0sApiPort: not supported yet`},
 		{"image name", `spec: {images: {pause: {image: " a"}}}`, `line 1: spec.images.pause.image: invalid value " a": invalid reference format`},
 		{"image name with tag", `spec: {images: {coredns: {image: a:b}}}`, `line 1: spec.images.coredns.image: invalid value "a:b": must not have a tag or digest: that goes into version`},
 		{"empty image", `spec: {images: {metricsserver: {image: "", version: ""}}}`,
@@ -336,22 +455,21 @@ func TestRefused(t *testing.T) {
 				`line 1: spec.images.metricsserver.version: invalid value "": must be an image tag, with or without @sha256:…`},
 		{"image digest", `spec: {images: {pause: {version: "1@sha256:` + sha + `"}}}`, `line 1: spec.images.pause.version: invalid value "1@sha256:` + sha + `": must be an image tag, with or without @sha256:…`},
 		{"pull policy", `spec: {images: {default_pull_policy: Sometimes}}`, `line 1: spec.images.default_pull_policy: invalid value "Sometimes": must be IfNotPresent, Always or Never`},
-		{"other images", `spec: {images: {repository: a, kubeproxy: {image: a}, calico: {windows: {cni: {version: a}}}}}`,
-			"line 1: spec.images.repository: not supported yet\nline 1: spec.images.kubeproxy.image: not supported yet\nline 1: spec.images.calico.windows.cni.version: not supported yet"},
+		{"repository", `spec: {images: {repository: "https://a"}}`, `line 1: spec.images.repository: invalid value "https://a": must be a registry with or without a path, such as registry.example.org:5000/mirror`},
 		{"users", `spec: {installConfig: {users: {etcdUser: "", kubeSchedulerUser: "a:b"}}}`,
 			`line 1: spec.installConfig.users.etcdUser: invalid value "": must be a user name: 1 to 32 characters, no leading dash, no colon, slash or blank` + "\n" +
 				`line 1: spec.installConfig.users.kubeSchedulerUser: invalid value "a:b": must be a user name: 1 to 32 characters, no leading dash, no colon, slash or blank`},
 
-		{"everything at once, in the order of the file", "kind: A\nspec:\n  api: {prot: 1}\n  network: {calico: {mtu: 1}, podCIDR: 1}\n  api: {}\n  storage: {type: kine}\n",
+		{"everything at once, in the order of the file", "kind: A\nspec:\n  api: {prot: 1}\n  network: {calico: {mtu: 1}, podCIDR: 1}\n  api: {}\n  storage: {type: nothing}\n",
 			`line 1: kind: invalid value "A": must be ClusterConfig` + "\n" +
 				`line 3: spec.api.prot: unknown field: did you mean "port"?` + "\n" +
-				`line 4: spec.network.calico.mtu: not supported yet` + "\n" +
 				`line 4: spec.network.podCIDR: invalid value "1": must be a CIDR such as 10.244.0.0/16` + "\n" +
+				`line 4: spec.network.calico.mtu: not supported yet` + "\n" +
 				`line 5: spec.api: duplicate key: already set on line 3` + "\n" +
-				`line 6: spec.storage.type: invalid value "kine": not supported yet`},
+				`line 6: spec.storage.type: invalid value "nothing": must be etcd or kine`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := Parse([]byte(test.file))
+			c, err := Parse([]byte(test.file), nil)
 			if c != nil || err == nil || err.Error() != test.want {
 				t.Errorf("\n got %v\nwant %s", err, test.want)
 			}
@@ -391,10 +509,10 @@ func TestLoad(t *testing.T) {
 		{name: "bad file", path: bad, wantErr: bad + ":2: spec.api.port: invalid value 0: must be a port from 1 to 65535"},
 		{name: "bad stdin", path: "-", stdin: "[", wantErr: "stdin: not valid YAML: line 1: did not find expected node content"},
 		{name: "default beside", path: "-", stdin: "spec: {network: {podCIDR: 10.96.0.0/16}}",
-			wantErr: `stdin: spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.96.0.0/16`},
+			wantErr: `stdin:1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.96.0.0/16`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := load(test.path, test.defaultPath, strings.NewReader(test.stdin))
+			c, err := load(test.path, test.defaultPath, strings.NewReader(test.stdin), nil)
 			if test.wantErr != "" {
 				if c != nil || err == nil || err.Error() != test.wantErr {
 					t.Fatalf("\n got %v\nwant %s", err, test.wantErr)
@@ -419,7 +537,6 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(defaults)
-	f.Add(unsupportedFields)
 	for _, seed := range []string{
 		"", "a: &a [*a]", "spec: &a {api: *a}", "{}\n---\n{}", "spec: {api: {<<: {port: 1}}}", "? [a]\n: b",
 		"spec: {api: {sans: [a, 1.2.3.4], extraArgs: {v: 0x5, a: '\\n'}, ca: {expiresAfter: 1h}}}",
@@ -429,7 +546,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := Parse(data)
+		c, err := Parse(data, nil)
 		if err != nil {
 			problems, ok := errors.AsType[*Error](err)
 			if c != nil || !ok || len(problems.Problems) == 0 || err.Error() == "" {

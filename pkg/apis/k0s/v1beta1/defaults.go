@@ -1,6 +1,7 @@
 package v1beta1
 
 import (
+	"path/filepath"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,7 +40,12 @@ func Default() *ClusterConfig {
 					MetricsBindAddress: "127.0.0.1:10249",
 					HealthzBindAddress: "127.0.0.1:10256",
 				},
-				KubeRouter: KubeRouterSpec{AutoMTU: true, Hairpin: HairpinDisabled},
+				KubeRouter: KubeRouterSpec{AutoMTU: true, MetricsPort: 8080, Hairpin: HairpinDisabled},
+				NodeLocalLoadBalancing: NodeLocalLoadBalancingSpec{
+					Type:       "EnvoyProxy",
+					EnvoyProxy: NodeLocalProxySpec{APIServerBindPort: 7443, KonnectivityServerBindPort: 7132},
+					Traefik:    NodeLocalProxySpec{APIServerBindPort: 7443, KonnectivityServerBindPort: 7132},
+				},
 			},
 			Images: ImagesSpec{
 				CoreDNS:           Image{CoreDNSImage, CoreDNSVersion},
@@ -47,6 +53,7 @@ func Default() *ClusterConfig {
 				Pause:             Image{PauseImage, PauseVersion},
 				DefaultPullPolicy: PullIfNotPresent,
 			},
+			Extensions: ExtensionsSpec{Helm: HelmSpec{ConcurrencyLevel: 5}},
 			InstallConfig: InstallConfigSpec{Users: UsersSpec{
 				EtcdUser:          "etcd",
 				KineUser:          "kube-apiserver",
@@ -59,16 +66,20 @@ func Default() *ClusterConfig {
 	}
 }
 
-// Complete fills spec.api.address, if empty, with the given address of this
-// host, and spec.storage.etcd.peerAddress, if empty, with spec.api.address. It
-// then validates again, for a host address may collide with a CIDR; the error
-// is an *[Error].
-func (c *ClusterConfig) Complete(address string) error {
+// Complete fills what only the host can tell: spec.api.address, if empty, with
+// the given address of this host; spec.storage.etcd.peerAddress, if empty, with
+// spec.api.address; spec.storage.kine.dataSource, if empty and of use, with a
+// SQLite database below dataDir. It then validates again, for a host address may
+// collide with a CIDR; the error is an *[Error].
+func (c *ClusterConfig) Complete(address, dataDir string) error {
 	if c.Spec.API.Address == "" {
 		c.Spec.API.Address = address
 	}
 	if c.Spec.Storage.Etcd.PeerAddress == "" {
 		c.Spec.Storage.Etcd.PeerAddress = c.Spec.API.Address
+	}
+	if c.Spec.Storage.Type == KineStorage && c.Spec.Storage.Kine.DataSource == "" {
+		c.Spec.Storage.Kine.DataSource = defaultDataSource(dataDir)
 	}
 	if c.Spec.API.Address == "" {
 		return &Error{Problems: []Problem{{Path: "spec.api.address", Reason: "required: no usable IPv4 address was found on this host"}}}
@@ -77,4 +88,10 @@ func (c *ClusterConfig) Complete(address string) error {
 		return &Error{Problems: problems}
 	}
 	return nil
+}
+
+// defaultDataSource is a SQLite database that several connections write to:
+// with a log ahead of writing, and patience while another holds the lock.
+func defaultDataSource(dataDir string) string {
+	return "sqlite://file:" + filepath.Join(dataDir, "db", "state.db") + "?mode=rwc&_journal=WAL&cache=shared&_busy_timeout=30000"
 }

@@ -8,9 +8,6 @@ import (
 	"strconv"
 )
 
-// String returns the reference of the image: name:version.
-func (i Image) String() string { return i.Image + ":" + i.Version }
-
 // URL returns the URL nodes and users reach the Kubernetes API at: that of the
 // external address if there is one, else of this controller, whose address must
 // have been filled by [ClusterConfig.Complete].

@@ -68,7 +68,7 @@ func (e *Error) Error() string {
 func problemsOf(errs field.ErrorList, lines map[string]int) []Problem {
 	var problems []Problem
 	for _, err := range errs {
-		p := Problem{Line: lines[err.Field], Path: err.Field, Value: err.BadValue, Reason: err.Detail}
+		p := Problem{Line: lineOf(err.Field, lines), Path: err.Field, Value: err.BadValue, Reason: err.Detail}
 		switch err.Type {
 		case field.ErrorTypeRequired:
 			p.Value, p.Reason = nil, "required: "+err.Detail
@@ -78,4 +78,18 @@ func problemsOf(errs field.ErrorList, lines map[string]int) []Problem {
 		problems = append(problems, p)
 	}
 	return problems
+}
+
+// lineOf is the line of a path, or of the section it would belong to.
+func lineOf(path string, lines map[string]int) int {
+	for {
+		if line := lines[path]; line > 0 {
+			return line
+		}
+		end := strings.LastIndexAny(path, ".[")
+		if end < 0 {
+			return 0
+		}
+		path = path[:end]
+	}
 }

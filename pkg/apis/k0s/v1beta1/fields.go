@@ -8,21 +8,34 @@ import (
 	"strings"
 )
 
-// Field is what is known about one field that can be set in k0s.yaml.
+// Field is what is known about one field of k0s.yaml.
 type Field struct {
-	// Path such as spec.api.port.
+	// Path such as spec.api.port; that of a field of a list's items has
+	// brackets: spec.workerProfiles[].name.
 	Path string
+	// Owner is the Go type that has the field.
+	Owner reflect.Type
+	// Name is the field's Go name there.
+	Name string
 	// Type is its Go type.
 	Type reflect.Type
-	// Default is its value in [Default].
+	// Section tells whether it has fields of its own, which follow. That is so
+	// for mappings, and for lists of mappings.
+	Section bool
+	// Default is its value in [Default]; the zero value in list items and in
+	// sections that are not there by default.
 	Default any
-	// Scope is node or cluster.
-	Scope string
-	// Change is what a change takes: see the package comment.
-	Change string
+	// Tag has the rest: see the package comment.
+	Tag reflect.StructTag
 }
 
-// Fields returns every supported field below spec, in the order of the types.
+// Scope is node or cluster; empty for a mapping.
+func (f Field) Scope() string { return f.Tag.Get("scope") }
+
+// Change is what a change takes: see the package comment.
+func (f Field) Change() string { return f.Tag.Get("change") }
+
+// Fields returns every field below spec, in the order of the types.
 func Fields() []Field {
 	return appendFields(nil, "spec", reflect.ValueOf(Default().Spec))
 }
@@ -31,27 +44,30 @@ func appendFields(fields []Field, path string, section reflect.Value) []Field {
 	for _, f := range structFields(section.Type()) {
 		value := section.FieldByIndex(f.index)
 		path := path + "." + f.name
-		if f.typ.Kind() == reflect.Struct && !hasOwnJSON(f.typ) {
-			fields = appendFields(fields, path, value)
-			continue
+		field := Field{Path: path, Owner: f.owner, Name: f.goName, Type: f.typ, Default: value.Interface(), Tag: f.tag}
+		item, isList := listOfSections(f.typ)
+		field.Section = isList || isSection(f.typ)
+		fields = append(fields, field)
+		switch {
+		case isList:
+			fields = appendFields(fields, path+"[]", reflect.Zero(item))
+		case field.Section && f.typ.Kind() == reflect.Pointer && value.IsNil():
+			fields = appendFields(fields, path, reflect.Zero(f.typ.Elem()))
+		case field.Section:
+			fields = appendFields(fields, path, reflect.Indirect(value))
 		}
-		fields = append(fields, Field{
-			Path:    path,
-			Type:    f.typ,
-			Default: value.Interface(),
-			Scope:   f.tag.Get("scope"),
-			Change:  f.tag.Get("change"),
-		})
 	}
 	return fields
 }
 
 // structField is a struct's field as JSON sees it.
 type structField struct {
-	name  string
-	index []int
-	typ   reflect.Type
-	tag   reflect.StructTag
+	name   string
+	index  []int
+	typ    reflect.Type
+	tag    reflect.StructTag
+	owner  reflect.Type
+	goName string
 }
 
 // structFields returns the fields of a struct with those of its inlined structs.
@@ -69,7 +85,7 @@ func structFields(t reflect.Type) []structField {
 				fields = append(fields, inner)
 			}
 		default:
-			fields = append(fields, structField{name, []int{i}, f.Type, f.Tag})
+			fields = append(fields, structField{name, []int{i}, f.Type, f.Tag, t, f.Name})
 		}
 	}
 	return fields
@@ -83,16 +99,7 @@ func hasOwnJSON(t reflect.Type) bool {
 // hintFor says what an unknown name was probably meant to be. Valid are the
 // names possible in its place, all the paths of every field there is.
 func hintFor(name string, valid, all []string) string {
-	best, bestDistance := "", (len(name)+2)/3+1
-	for _, v := range valid {
-		if len(name) > 64 {
-			break // no misspelling, and comparing takes its length in memory
-		}
-		if d := distance(strings.ToLower(name), strings.ToLower(v)); d < bestDistance && d < len(v) {
-			best, bestDistance = v, d
-		}
-	}
-	if best != "" {
+	if best := closest(name, valid); best != "" {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
 	for _, path := range all {
@@ -102,6 +109,21 @@ func hintFor(name string, valid, all []string) string {
 	}
 	slices.Sort(valid)
 	return "valid here: " + strings.Join(valid, ", ")
+}
+
+// closest is the valid name that a misspelt one is nearest to; empty if none is
+// near.
+func closest(name string, valid []string) string {
+	if len(name) > 64 {
+		return "" // no misspelling, and comparing takes its length in memory
+	}
+	best, bestDistance := "", (len(name)+2)/3+1
+	for _, v := range valid {
+		if d := distance(strings.ToLower(name), strings.ToLower(v)); d < bestDistance && d < len(v) {
+			best, bestDistance = v, d
+		}
+	}
+	return best
 }
 
 // distance is how many insertions, deletions, substitutions and swaps of

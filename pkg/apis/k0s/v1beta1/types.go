@@ -2,24 +2,40 @@
 // strict decoding, validation, and what follows from the values.
 //
 // The types are the single source of what is known about a field. Its doc
-// comment explains it, [Default] gives its default, and two struct tags say
-// what the reader must know before changing it:
+// comment explains it, [Default] gives its default, and struct tags say the
+// rest. These are for the reader:
 //
 //	scope:"node"       every controller has its own value
 //	scope:"cluster"    all controllers must have the same value
 //
 //	change:"restart"   takes effect at the next start of the controller
 //	change:"renewal"   applies to certificates issued after the next start
-//	change:"redeploy"  fixed when the cluster is founded
+//	change:"founding"  looked at when the cluster is founded, never after
+//	change:"redeploy"  fixed when the cluster is founded: another value is refused
 //	change:"none"      has no effect
 //
-// [Fields] lists all of this for documentation and tests.
+//	example:"…"        a value, as YAML
+//	default:"…"        the default where it is not a constant
 //
-// Fields which k0s.yaml knows but which do not work yet are listed in
-// unsupported.yaml; setting one is an error, never ignored.
+// And these make rules, which [ClusterConfig.Validate] enforces:
+//
+//	enum:"a,b"         no other values; ",a" allows the empty one, too
+//	known:"c"          values that upstream has, and that Validate refuses in
+//	                   words of their own
+//	min:"1" max:"9"    the smallest and the largest value
+//	later:"x,y"        the feature does not exist yet: only the default, the
+//	                   zero value and these are accepted
+//	never:"why"        what it would ask for cannot be: only the default and
+//	                   the zero value are accepted
+//	gone:"why"         accepted and without effect; a value other than the
+//	                   default is warned of
+//
+// [Fields] lists all of this for documentation and tests.
 package v1beta1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+//go:generate go run ../../../../hack/configdoc -root ../../../..
 
 const (
 	// APIVersion is the only apiVersion a k0s.yaml may have.
@@ -42,65 +58,49 @@ type ClusterSpec struct {
 	// API configures kube-apiserver and the join API of this controller.
 	API APISpec `json:"api"`
 	// ControllerManager configures kube-controller-manager.
-	ControllerManager ControllerManagerSpec `json:"controllerManager"`
+	ControllerManager ControllerManagerSpec `json:"controllerManager,omitzero"`
 	// Scheduler configures kube-scheduler.
-	Scheduler SchedulerSpec `json:"scheduler"`
+	Scheduler SchedulerSpec `json:"scheduler,omitzero"`
 	// Storage says where the cluster keeps its state.
 	Storage StorageSpec `json:"storage"`
 	// Network configures pod and service networking.
 	Network NetworkSpec `json:"network"`
+	// WorkerProfiles are sets of kubelet settings, which a worker chooses one of
+	// by name: `k0s worker --profile NAME`.
+	WorkerProfiles []WorkerProfile `json:"workerProfiles,omitempty" scope:"cluster" change:"restart"`
+	// FeatureGates turns features of the Kubernetes programs on and off.
+	FeatureGates []FeatureGate `json:"featureGates,omitempty" scope:"cluster" change:"restart"`
 	// Images names the container images of the system pods.
 	Images ImagesSpec `json:"images"`
-	// Telemetry is accepted for compatibility: k0s sends no telemetry.
-	Telemetry TelemetrySpec `json:"telemetry"`
-	// InstallConfig names the system users the control plane runs as.
-	InstallConfig InstallConfigSpec `json:"installConfig"`
+	// Extensions are installed into the cluster.
+	Extensions ExtensionsSpec `json:"extensions"`
 	// Konnectivity configures the tunnel from the control plane to the nodes.
 	Konnectivity KonnectivitySpec `json:"konnectivity"`
+	// InstallConfig names the system users the control plane runs as.
+	InstallConfig InstallConfigSpec `json:"installConfig"`
+	// MetricsServer configures metrics-server.
+	MetricsServer MetricsServerSpec `json:"metricsServer,omitzero"`
+	// Telemetry is accepted for compatibility: k0s sends no telemetry.
+	Telemetry TelemetrySpec `json:"telemetry,omitzero"`
 }
 
 // Args are further command line arguments for a program.
 type Args struct {
 	// ExtraArgs are flags by name, without leading dashes. They replace the
-	// value k0s would give.
-	ExtraArgs map[string]string `json:"extraArgs,omitempty" scope:"cluster" change:"restart"`
+	// value k0s would give. A name the program does not know is refused.
+	ExtraArgs map[string]string `json:"extraArgs,omitempty" scope:"cluster" change:"restart" example:"{v: \"2\"}"`
 	// RawArgs are appended to the command line as they are, after all others;
 	// a flag may be repeated.
-	RawArgs []string `json:"rawArgs,omitempty" scope:"cluster" change:"restart"`
+	RawArgs []string `json:"rawArgs,omitempty" scope:"cluster" change:"restart" example:"[--vmodule=garbagecollector=4]"`
 }
 
 // CASpec is how long a certificate authority and its certificates are valid.
 type CASpec struct {
 	// ExpiresAfter is the lifetime of the authority, counted from its creation.
-	ExpiresAfter metav1.Duration `json:"expiresAfter" scope:"cluster" change:"redeploy"`
+	ExpiresAfter metav1.Duration `json:"expiresAfter" scope:"cluster" change:"founding" example:"43800h"`
 	// CertificatesExpireAfter is the lifetime of each certificate it issues.
-	CertificatesExpireAfter metav1.Duration `json:"certificatesExpireAfter" scope:"node" change:"renewal"`
-}
-
-// APISpec configures kube-apiserver and the join API of this controller.
-type APISpec struct {
-	// Address is the IPv4 address other nodes reach this controller at. Empty:
-	// the host's first address that is not a loopback, secondary or pod
-	// network address.
-	Address string `json:"address,omitempty" scope:"node" change:"restart"`
-	// OnlyBindToAddress makes kube-apiserver and the join API listen on
-	// address only, instead of on all addresses.
-	OnlyBindToAddress bool `json:"onlyBindToAddress,omitempty" scope:"node" change:"restart"`
-	// ExternalAddress is the name or IP of a load balancer in front of all
-	// controllers, which nodes and users connect to. With a port (host:port)
-	// the same host and port serve the Kubernetes API and the join API.
-	ExternalAddress string `json:"externalAddress,omitempty" scope:"cluster" change:"restart"`
-	// Port is the port of kube-apiserver. One below 1024 lets kube-apiserver
-	// bind it through CAP_NET_BIND_SERVICE.
-	Port int `json:"port" scope:"node" change:"restart"`
-	// K0sAPIPort is the port of the join API, used by joining controllers.
-	K0sAPIPort int `json:"k0sApiPort" scope:"node" change:"restart"`
-	// SANs are further names and IPs the API server certificate is valid for.
-	SANs []string `json:"sans,omitempty" scope:"node" change:"restart"`
-	// Args are further arguments of kube-apiserver.
-	Args `json:",inline" scope:"node"`
-	// CA is the authority of the Kubernetes API.
-	CA CASpec `json:"ca"`
+	// Certificates are renewed at a start of k0s, when a third of it is left.
+	CertificatesExpireAfter metav1.Duration `json:"certificatesExpireAfter" scope:"node" change:"renewal" example:"4380h"`
 }
 
 // ControllerManagerSpec configures kube-controller-manager.
@@ -115,196 +115,6 @@ type SchedulerSpec struct {
 	Args `json:",inline"`
 }
 
-// StorageType is a kind of cluster store.
-type StorageType string
-
-const (
-	// EtcdStorage keeps the state in the built-in etcd.
-	EtcdStorage StorageType = "etcd"
-	// KineStorage keeps the state in a SQL database or NATS; not supported yet.
-	KineStorage StorageType = "kine"
-)
-
-// StorageSpec says where the cluster keeps its state.
-type StorageSpec struct {
-	// Type is the kind of store: etcd, also for a single node, so that it can
-	// grow to more controllers later.
-	Type StorageType `json:"type" scope:"cluster" change:"redeploy"`
-	// Etcd configures the built-in etcd.
-	Etcd EtcdSpec `json:"etcd"`
-}
-
-// EtcdSpec configures the built-in etcd.
-type EtcdSpec struct {
-	// PeerAddress is the IPv4 address other etcd members reach this one at.
-	// Empty: the value of spec.api.address.
-	PeerAddress string `json:"peerAddress,omitempty" scope:"node" change:"restart"`
-	// Args are further arguments of etcd.
-	Args `json:",inline" scope:"node"`
-	// CA is the authority of etcd, a separate one.
-	CA CASpec `json:"ca"`
-}
-
-// NetworkProvider is who connects the pods.
-type NetworkProvider string
-
-const (
-	// KubeRouterProvider is built into k0s.
-	KubeRouterProvider NetworkProvider = "kuberouter"
-	// CalicoProvider is not supported yet.
-	CalicoProvider NetworkProvider = "calico"
-	// CustomProvider leaves the pod network to the user.
-	CustomProvider NetworkProvider = "custom"
-)
-
-// NetworkSpec configures pod and service networking.
-type NetworkSpec struct {
-	// Provider connects the pods: kuberouter (built in), or custom: bring your
-	// own CNI plugin.
-	Provider NetworkProvider `json:"provider" scope:"cluster" change:"redeploy"`
-	// PodCIDR is the IPv4 network pod addresses are taken from. Each node gets
-	// a /24 of it.
-	PodCIDR string `json:"podCIDR" scope:"cluster" change:"redeploy"`
-	// ServiceCIDR is the IPv4 network service addresses are taken from. Its
-	// first address is the API server's, its tenth the cluster DNS's (its
-	// second if it has no more than eight addresses).
-	ServiceCIDR string `json:"serviceCIDR" scope:"cluster" change:"redeploy"`
-	// ClusterDomain is the DNS domain of services and pods.
-	ClusterDomain string `json:"clusterDomain" scope:"cluster" change:"redeploy"`
-	// KubeProxy configures kube-proxy.
-	KubeProxy KubeProxySpec `json:"kubeProxy"`
-	// KubeRouter configures the kuberouter provider; without effect for another.
-	KubeRouter KubeRouterSpec `json:"kuberouter"`
-}
-
-// KubeProxyMode is how kube-proxy programs the kernel.
-type KubeProxyMode string
-
-const (
-	// AutoProxyMode is nftables where the kernel allows it, else iptables.
-	AutoProxyMode KubeProxyMode = ""
-	// IPTablesProxyMode uses iptables.
-	IPTablesProxyMode KubeProxyMode = "iptables"
-	// NFTablesProxyMode uses nftables.
-	NFTablesProxyMode KubeProxyMode = "nftables"
-)
-
-// KubeProxySpec configures kube-proxy.
-type KubeProxySpec struct {
-	// Disabled leaves kube-proxy out, for a network that replaces it. The
-	// other fields are then not looked at.
-	Disabled bool `json:"disabled,omitempty" scope:"cluster" change:"restart"`
-	// Mode is iptables or nftables. Empty, the default: nftables where the
-	// kernel allows it, else iptables. Upstream k0s differs: its default is
-	// iptables, and it offers ipvs.
-	Mode KubeProxyMode `json:"mode,omitempty" scope:"cluster" change:"restart"`
-	// MetricsBindAddress is the IP:port of the metrics server.
-	MetricsBindAddress string `json:"metricsBindAddress" scope:"cluster" change:"restart"`
-	// HealthzBindAddress is the IP:port of the health server.
-	HealthzBindAddress string `json:"healthzBindAddress" scope:"cluster" change:"restart"`
-	// IPTables applies in mode iptables.
-	IPTables KubeProxyIPTables `json:"iptables,omitzero"`
-	// NFTables applies in mode nftables.
-	NFTables KubeProxyNFTables `json:"nftables,omitzero"`
-	// NodePortAddresses are the networks (CIDRs) of node addresses on which
-	// NodePorts answer, or only "primary". Empty: kube-proxy's default for the
-	// mode.
-	NodePortAddresses []string `json:"nodePortAddresses,omitempty" scope:"cluster" change:"restart"`
-	// Args are further arguments of kube-proxy.
-	Args `json:",inline"`
-}
-
-// KubeProxyIPTables is how kube-proxy uses iptables.
-type KubeProxyIPTables struct {
-	// MasqueradeBit is the bit of the packet mark (0 to 31) that asks for
-	// source NAT. Unset: kube-proxy's default, 14.
-	MasqueradeBit *int32 `json:"masqueradeBit,omitempty" scope:"cluster" change:"restart"`
-	// MasqueradeAll applies source NAT to all traffic to service addresses.
-	MasqueradeAll bool `json:"masqueradeAll,omitempty" scope:"cluster" change:"restart"`
-	// LocalhostNodePorts lets NodePorts answer on 127.0.0.1. Unset:
-	// kube-proxy's default, true.
-	LocalhostNodePorts *bool `json:"localhostNodePorts,omitempty" scope:"cluster" change:"restart"`
-	// SyncPeriod is the longest time between two complete rewrites of the
-	// rules. 0s: kube-proxy's default, 30s.
-	SyncPeriod metav1.Duration `json:"syncPeriod,omitzero" scope:"cluster" change:"restart"`
-	// MinSyncPeriod is the shortest time between two rewrites of the rules.
-	// 0s: kube-proxy's default, 1s.
-	MinSyncPeriod metav1.Duration `json:"minSyncPeriod,omitzero" scope:"cluster" change:"restart"`
-}
-
-// KubeProxyNFTables is how kube-proxy uses nftables.
-type KubeProxyNFTables struct {
-	// MasqueradeAll applies source NAT to all traffic to service addresses.
-	MasqueradeAll bool `json:"masqueradeAll,omitempty" scope:"cluster" change:"restart"`
-}
-
-// HairpinMode is whether a pod may reach itself through its own service.
-type HairpinMode string
-
-const (
-	// HairpinEnabled turns it on for every pod.
-	HairpinEnabled HairpinMode = "Enabled"
-	// HairpinAllowed turns it on in the CNI plugin only.
-	HairpinAllowed HairpinMode = "Allowed"
-	// HairpinDisabled turns it off.
-	HairpinDisabled HairpinMode = "Disabled"
-)
-
-// KubeRouterSpec configures the kuberouter provider.
-type KubeRouterSpec struct {
-	// AutoMTU derives the MTU of the pod network from the host's interfaces.
-	AutoMTU bool `json:"autoMTU" scope:"cluster" change:"restart"`
-	// MTU is the MTU of the pod network in bytes. Only together with
-	// autoMTU: false (upstream k0s ignores it otherwise; here it is refused).
-	// 0: the kernel's default.
-	MTU int `json:"mtu,omitempty" scope:"cluster" change:"restart"`
-	// Hairpin lets a pod reach itself through its own service: Enabled for
-	// every pod, Allowed in the CNI plugin only, Disabled.
-	Hairpin HairpinMode `json:"hairpin" scope:"cluster" change:"restart"`
-	// IPMasq hides pod addresses behind the node's address for traffic that
-	// leaves the node's pod network.
-	IPMasq bool `json:"ipMasq,omitempty" scope:"cluster" change:"restart"`
-}
-
-// PullPolicy is when a node pulls an image.
-type PullPolicy string
-
-const (
-	// PullIfNotPresent pulls an image the node does not have.
-	PullIfNotPresent PullPolicy = "IfNotPresent"
-	// PullAlways asks the registry at every start of a container.
-	PullAlways PullPolicy = "Always"
-	// PullNever uses only images the node has.
-	PullNever PullPolicy = "Never"
-)
-
-// ImagesSpec names the container images of the system pods. The defaults are
-// inside the k0s executable and need no registry.
-type ImagesSpec struct {
-	// CoreDNS is the image of the cluster DNS.
-	CoreDNS Image `json:"coredns"`
-	// MetricsServer is the image of metrics-server.
-	MetricsServer Image `json:"metricsserver"`
-	// Pause is the image that holds the namespaces of each pod.
-	Pause Image `json:"pause"`
-	// DefaultPullPolicy of the system pods: IfNotPresent, Always or Never.
-	DefaultPullPolicy PullPolicy `json:"default_pull_policy" scope:"cluster" change:"restart"`
-}
-
-// Image is a container image.
-type Image struct {
-	// Image is the name with registry, without tag.
-	Image string `json:"image" scope:"cluster" change:"restart"`
-	// Version is the tag, optionally followed by @ and a digest.
-	Version string `json:"version" scope:"cluster" change:"restart"`
-}
-
-// TelemetrySpec is accepted for compatibility.
-type TelemetrySpec struct {
-	// Enabled has no effect: k0s sends no telemetry.
-	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"none"`
-}
-
 // InstallConfigSpec is what an installation prepares on the host.
 type InstallConfigSpec struct {
 	// Users are the system users of the control plane.
@@ -312,24 +122,91 @@ type InstallConfigSpec struct {
 }
 
 // UsersSpec names the system users of the control plane. A program whose user
-// does not exist on the host runs as root.
+// does not exist on the host runs as root. The names count at every start;
+// upstream k0s uses them only to make the users.
 type UsersSpec struct {
 	// EtcdUser runs etcd.
-	EtcdUser string `json:"etcdUser" scope:"node" change:"restart"`
+	EtcdUser string `json:"etcdUser" scope:"node" change:"restart" example:"my-etcd"`
 	// KineUser runs kine.
-	KineUser string `json:"kineUser" scope:"node" change:"restart"`
+	KineUser string `json:"kineUser" scope:"node" change:"restart" example:"my-kine"`
 	// KonnectivityUser runs the konnectivity server.
-	KonnectivityUser string `json:"konnectivityUser" scope:"node" change:"restart"`
+	KonnectivityUser string `json:"konnectivityUser" scope:"node" change:"restart" later:"" example:"konnectivity-server"`
 	// KubeAPIServerUser runs kube-apiserver and kube-controller-manager.
-	KubeAPIServerUser string `json:"kubeAPIserverUser" scope:"node" change:"restart"`
+	KubeAPIServerUser string `json:"kubeAPIserverUser" scope:"node" change:"restart" example:"my-apiserver"`
 	// KubeSchedulerUser runs kube-scheduler.
-	KubeSchedulerUser string `json:"kubeSchedulerUser" scope:"node" change:"restart"`
+	KubeSchedulerUser string `json:"kubeSchedulerUser" scope:"node" change:"restart" example:"my-scheduler"`
 }
 
 // KonnectivitySpec configures the tunnel from the control plane to the nodes.
 type KonnectivitySpec struct {
 	// AdminPort is the port of the server's admin interface.
-	AdminPort int `json:"adminPort" scope:"node" change:"restart"`
+	AdminPort int `json:"adminPort" scope:"node" change:"restart" min:"1" max:"65535" later:"" example:"8133"`
 	// AgentPort is the port agents on the nodes connect to.
-	AgentPort int `json:"agentPort" scope:"cluster" change:"restart"`
+	AgentPort int `json:"agentPort" scope:"cluster" change:"restart" min:"1" max:"65535" later:"" example:"8132"`
+	// ExternalAddress is the host or host:port that agents connect to in place
+	// of spec.api.externalAddress and agentPort.
+	ExternalAddress string `json:"externalAddress,omitempty" scope:"cluster" change:"restart" later:"" example:"konnectivity.example.org:8132"`
+}
+
+// MetricsServerSpec configures metrics-server.
+type MetricsServerSpec struct {
+	// Patches change the manifests of metrics-server before they are applied.
+	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"restart"`
+}
+
+// TelemetrySpec is accepted for compatibility.
+type TelemetrySpec struct {
+	// Enabled has no effect: k0s sends no telemetry.
+	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"none" gone:"k0s sends no telemetry" example:"false"`
+}
+
+// PatchType is how a patch is written.
+type PatchType string
+
+const (
+	// JSONPatch is a list of operations (RFC 6902).
+	JSONPatch PatchType = "JSON"
+	// MergePatch is a part of the object that replaces what is there (RFC 7386).
+	MergePatch PatchType = "MergePatch"
+	// StrategicMergePatch is a part of the object that is merged as `kubectl
+	// patch` does by default; only for kinds built into Kubernetes.
+	StrategicMergePatch PatchType = "StrategicMergePatch"
+)
+
+// Patch changes one object of a component's manifests before it is applied.
+type Patch struct {
+	// Target is the object to be changed. There must be one.
+	Target PatchTarget `json:"target"`
+	// Patch is the change.
+	Patch PatchSpec `json:"patch"`
+}
+
+// PatchTarget names an object of a component's manifests.
+type PatchTarget struct {
+	// Kind of the object. Required.
+	Kind string `json:"kind" scope:"cluster" change:"restart" example:"Deployment"`
+	// Name of the object. Required.
+	Name string `json:"name" scope:"cluster" change:"restart" example:"coredns"`
+	// Namespace of the object; empty: any.
+	Namespace string `json:"namespace,omitempty" scope:"cluster" change:"restart" example:"kube-system"`
+}
+
+// PatchSpec is a change to an object.
+type PatchSpec struct {
+	// Type is how content is written: JSON, MergePatch or StrategicMergePatch.
+	Type PatchType `json:"type" scope:"cluster" change:"restart" enum:"JSON,MergePatch,StrategicMergePatch" example:"StrategicMergePatch"`
+	// Content is the patch itself, as a string of YAML or JSON. Required.
+	Content string `json:"content" scope:"cluster" change:"restart" example:"'{spec: {replicas: 2}}'"`
+}
+
+// FeatureGate turns a feature on or off.
+type FeatureGate struct {
+	// Name of the feature as Kubernetes writes it. Required, once per component.
+	// A name that none of the components knows is refused.
+	Name string `json:"name" scope:"cluster" change:"restart" example:"SidecarContainers"`
+	// Enabled turns the feature on; false turns it off.
+	Enabled bool `json:"enabled" scope:"cluster" change:"restart" example:"true"`
+	// Components are the programs it concerns. Empty: all five, where they know
+	// the feature.
+	Components []string `json:"components,omitempty" scope:"cluster" change:"restart" enum:"kube-apiserver,kube-controller-manager,kubelet,kube-scheduler,kube-proxy" default:"all five" example:"[kube-apiserver, kubelet]"`
 }

@@ -5,11 +5,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"reflect"
-	"slices"
 	"testing"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // TestDefaults lists every field that can be set: a new one must be added here.
@@ -19,11 +17,11 @@ func TestDefaults(t *testing.T) {
 		"spec.api.onlyBindToAddress=false node restart",
 		"spec.api.externalAddress= cluster restart",
 		"spec.api.port=6443 node restart",
-		"spec.api.k0sApiPort=9443 node restart",
+		"spec.api.k0sApiPort=9443 node restart later",
 		"spec.api.sans=[] node restart",
 		"spec.api.extraArgs=map[] node restart",
 		"spec.api.rawArgs=[] node restart",
-		"spec.api.ca.expiresAfter={87600h0m0s} cluster redeploy",
+		"spec.api.ca.expiresAfter={87600h0m0s} cluster founding",
 		"spec.api.ca.certificatesExpireAfter={8760h0m0s} node renewal",
 		"spec.controllerManager.extraArgs=map[] cluster restart",
 		"spec.controllerManager.rawArgs=[] cluster restart",
@@ -31,14 +29,26 @@ func TestDefaults(t *testing.T) {
 		"spec.scheduler.rawArgs=[] cluster restart",
 		"spec.storage.type=etcd cluster redeploy",
 		"spec.storage.etcd.peerAddress= node restart",
+		"spec.storage.etcd.externalCluster.endpoints=[] cluster restart",
+		"spec.storage.etcd.externalCluster.etcdPrefix= cluster redeploy",
+		"spec.storage.etcd.externalCluster.caFile= node restart",
+		"spec.storage.etcd.externalCluster.clientCertFile= node restart",
+		"spec.storage.etcd.externalCluster.clientKeyFile= node restart",
 		"spec.storage.etcd.extraArgs=map[] node restart",
 		"spec.storage.etcd.rawArgs=[] node restart",
-		"spec.storage.etcd.ca.expiresAfter={87600h0m0s} cluster redeploy",
+		"spec.storage.etcd.ca.expiresAfter={87600h0m0s} cluster founding",
 		"spec.storage.etcd.ca.certificatesExpireAfter={8760h0m0s} node renewal",
+		"spec.storage.kine.dataSource= cluster restart",
+		"spec.storage.kine.extraArgs=map[] node restart",
+		"spec.storage.kine.rawArgs=[] node restart",
 		"spec.network.provider=kuberouter cluster redeploy",
 		"spec.network.podCIDR=10.244.0.0/16 cluster redeploy",
 		"spec.network.serviceCIDR=10.96.0.0/12 cluster redeploy",
 		"spec.network.clusterDomain=cluster.local cluster redeploy",
+		"spec.network.primaryAddressFamily= cluster redeploy later",
+		"spec.network.dualStack.enabled=false cluster redeploy later",
+		"spec.network.dualStack.IPv6podCIDR= cluster redeploy",
+		"spec.network.dualStack.IPv6serviceCIDR= cluster redeploy",
 		"spec.network.kubeProxy.disabled=false cluster restart",
 		"spec.network.kubeProxy.mode= cluster restart",
 		"spec.network.kubeProxy.metricsBindAddress=127.0.0.1:10249 cluster restart",
@@ -48,33 +58,186 @@ func TestDefaults(t *testing.T) {
 		"spec.network.kubeProxy.iptables.localhostNodePorts=<nil> cluster restart",
 		"spec.network.kubeProxy.iptables.syncPeriod={0s} cluster restart",
 		"spec.network.kubeProxy.iptables.minSyncPeriod={0s} cluster restart",
+		"spec.network.kubeProxy.ipvs.syncPeriod={0s} cluster restart later",
+		"spec.network.kubeProxy.ipvs.minSyncPeriod={0s} cluster restart later",
+		"spec.network.kubeProxy.ipvs.scheduler= cluster restart later",
+		"spec.network.kubeProxy.ipvs.excludeCIDRs=[] cluster restart later",
+		"spec.network.kubeProxy.ipvs.strictARP=false cluster restart later",
+		"spec.network.kubeProxy.ipvs.tcpTimeout={0s} cluster restart later",
+		"spec.network.kubeProxy.ipvs.tcpFinTimeout={0s} cluster restart later",
+		"spec.network.kubeProxy.ipvs.udpTimeout={0s} cluster restart later",
+		"spec.network.kubeProxy.nftables.masqueradeBit=<nil> cluster none never",
 		"spec.network.kubeProxy.nftables.masqueradeAll=false cluster restart",
+		"spec.network.kubeProxy.nftables.syncPeriod={0s} cluster restart",
+		"spec.network.kubeProxy.nftables.minSyncPeriod={0s} cluster restart",
 		"spec.network.kubeProxy.nodePortAddresses=[] cluster restart",
 		"spec.network.kubeProxy.extraArgs=map[] cluster restart",
 		"spec.network.kubeProxy.rawArgs=[] cluster restart",
+		"spec.network.kubeProxy.patches=[] cluster none never",
+		"spec.network.kubeProxy.patches[].target.kind= cluster restart",
+		"spec.network.kubeProxy.patches[].target.name= cluster restart",
+		"spec.network.kubeProxy.patches[].target.namespace= cluster restart",
+		"spec.network.kubeProxy.patches[].patch.type= cluster restart",
+		"spec.network.kubeProxy.patches[].patch.content= cluster restart",
+		"spec.network.coreDNS.patches=[] cluster restart",
+		"spec.network.coreDNS.patches[].target.kind= cluster restart",
+		"spec.network.coreDNS.patches[].target.name= cluster restart",
+		"spec.network.coreDNS.patches[].target.namespace= cluster restart",
+		"spec.network.coreDNS.patches[].patch.type= cluster restart",
+		"spec.network.coreDNS.patches[].patch.content= cluster restart",
 		"spec.network.kuberouter.autoMTU=true cluster restart",
 		"spec.network.kuberouter.mtu=0 cluster restart",
+		"spec.network.kuberouter.metricsPort=8080 cluster restart later",
 		"spec.network.kuberouter.hairpin=Disabled cluster restart",
+		"spec.network.kuberouter.hairpinMode=<nil> cluster restart",
 		"spec.network.kuberouter.ipMasq=false cluster restart",
+		"spec.network.kuberouter.peerRouterIPs= cluster restart later",
+		"spec.network.kuberouter.peerRouterASNs= cluster restart later",
+		"spec.network.kuberouter.extraArgs=map[] cluster restart later",
+		"spec.network.kuberouter.rawArgs=[] cluster restart later",
+		"spec.network.kuberouter.patches=[] cluster none never",
+		"spec.network.kuberouter.patches[].target.kind= cluster restart",
+		"spec.network.kuberouter.patches[].target.name= cluster restart",
+		"spec.network.kuberouter.patches[].target.namespace= cluster restart",
+		"spec.network.kuberouter.patches[].patch.type= cluster restart",
+		"spec.network.kuberouter.patches[].patch.content= cluster restart",
+		"spec.network.calico.mode= cluster redeploy later",
+		"spec.network.calico.overlay= cluster redeploy later",
+		"spec.network.calico.vxlanPort=0 cluster restart later",
+		"spec.network.calico.vxlanVNI=0 cluster restart later",
+		"spec.network.calico.mtu=0 cluster restart later",
+		"spec.network.calico.wireguard=false cluster restart later",
+		"spec.network.calico.flexVolumeDriverPath= cluster none gone",
+		"spec.network.calico.ipAutodetectionMethod= cluster restart later",
+		"spec.network.calico.ipV6AutodetectionMethod= cluster restart later",
+		"spec.network.calico.envVars=map[] cluster restart later",
+		"spec.network.calico.patches=[] cluster restart later",
+		"spec.network.calico.patches[].target.kind= cluster restart",
+		"spec.network.calico.patches[].target.name= cluster restart",
+		"spec.network.calico.patches[].target.namespace= cluster restart",
+		"spec.network.calico.patches[].patch.type= cluster restart",
+		"spec.network.calico.patches[].patch.content= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.enabled=false cluster restart later",
+		"spec.network.nodeLocalLoadBalancing.type=EnvoyProxy cluster restart",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.image.image= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.image.version= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.imagePullPolicy= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.apiServerBindPort=7443 cluster restart",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.konnectivityServerBindPort=7132 cluster restart",
+		"spec.network.nodeLocalLoadBalancing.traefik.image.image= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.traefik.image.version= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.traefik.imagePullPolicy= cluster restart",
+		"spec.network.nodeLocalLoadBalancing.traefik.apiServerBindPort=7443 cluster restart",
+		"spec.network.nodeLocalLoadBalancing.traefik.konnectivityServerBindPort=7132 cluster restart",
+		"spec.network.controlPlaneLoadBalancing.enabled=false node restart later",
+		"spec.network.controlPlaneLoadBalancing.type= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances=[] node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].virtualIPs=[] node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].interface= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].virtualRouterID=0 node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].advertIntervalSeconds=0 node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].authPass= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].unicastPeers=[] node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].unicastSourceIP= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.vrrpInstances[].addressLabel=0 node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.virtualServers=[] node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[].ipAddress= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[].delayLoop=nil node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[].lbAlgo= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[].lbKind= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.virtualServers[].persistenceTimeoutSeconds=<nil> node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.userSpaceProxyBindPort=0 node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.disableLoadBalancer=false node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.configTemplateVRRP= node restart",
+		"spec.network.controlPlaneLoadBalancing.keepalived.configTemplateVS= node restart",
+		"spec.workerProfiles=[] cluster restart",
+		"spec.workerProfiles[].name= cluster restart",
+		"spec.workerProfiles[].values=nil cluster restart",
+		"spec.featureGates=[] cluster restart",
+		"spec.featureGates[].name= cluster restart",
+		"spec.featureGates[].enabled=false cluster restart",
+		"spec.featureGates[].components=[] cluster restart",
+		"spec.images.repository= cluster restart",
+		"spec.images.default_pull_policy=IfNotPresent cluster restart",
 		"spec.images.coredns.image=" + CoreDNSImage + " cluster restart",
 		"spec.images.coredns.version=" + CoreDNSVersion + " cluster restart",
 		"spec.images.metricsserver.image=" + MetricsServerImage + " cluster restart",
 		"spec.images.metricsserver.version=" + MetricsServerVersion + " cluster restart",
 		"spec.images.pause.image=" + PauseImage + " cluster restart",
 		"spec.images.pause.version=" + PauseVersion + " cluster restart",
-		"spec.images.default_pull_policy=IfNotPresent cluster restart",
-		"spec.telemetry.enabled=false cluster none",
+		"spec.images.konnectivity.image= cluster none gone",
+		"spec.images.konnectivity.version= cluster none gone",
+		"spec.images.pushgateway.image= cluster none gone",
+		"spec.images.pushgateway.version= cluster none gone",
+		"spec.images.kubeproxy.image= cluster none gone",
+		"spec.images.kubeproxy.version= cluster none gone",
+		"spec.images.kuberouter.cni.image= cluster none gone",
+		"spec.images.kuberouter.cni.version= cluster none gone",
+		"spec.images.kuberouter.cniInstaller.image= cluster none gone",
+		"spec.images.kuberouter.cniInstaller.version= cluster none gone",
+		"spec.images.calico.cni.image= cluster none gone",
+		"spec.images.calico.cni.version= cluster none gone",
+		"spec.images.calico.node.image= cluster none gone",
+		"spec.images.calico.node.version= cluster none gone",
+		"spec.images.calico.kubecontrollers.image= cluster none gone",
+		"spec.images.calico.kubecontrollers.version= cluster none gone",
+		"spec.images.calico.windows.cni.image= cluster none gone",
+		"spec.images.calico.windows.cni.version= cluster none gone",
+		"spec.images.calico.windows.node.image= cluster none gone",
+		"spec.images.calico.windows.node.version= cluster none gone",
+		"spec.images.windows.kubeproxy.image= cluster none gone",
+		"spec.images.windows.kubeproxy.version= cluster none gone",
+		"spec.images.windows.pause.image= cluster none gone",
+		"spec.images.windows.pause.version= cluster none gone",
+		"spec.extensions.helm.concurrencyLevel=5 cluster restart later",
+		"spec.extensions.helm.repositories=[] cluster restart later",
+		"spec.extensions.helm.repositories[].name= cluster restart",
+		"spec.extensions.helm.repositories[].url= cluster restart",
+		"spec.extensions.helm.repositories[].insecure=false cluster restart",
+		"spec.extensions.helm.repositories[].caFile= cluster restart",
+		"spec.extensions.helm.repositories[].certFile= cluster restart",
+		"spec.extensions.helm.repositories[].keyfile= cluster restart",
+		"spec.extensions.helm.repositories[].username= cluster restart",
+		"spec.extensions.helm.repositories[].password= cluster restart",
+		"spec.extensions.helm.charts=[] cluster restart later",
+		"spec.extensions.helm.charts[].name= cluster restart",
+		"spec.extensions.helm.charts[].chartname= cluster restart",
+		"spec.extensions.helm.charts[].version= cluster restart",
+		"spec.extensions.helm.charts[].values= cluster restart",
+		"spec.extensions.helm.charts[].namespace= cluster restart",
+		"spec.extensions.helm.charts[].timeout={{0s}} cluster restart",
+		"spec.extensions.helm.charts[].forceUpgrade=<nil> cluster restart",
+		"spec.extensions.helm.charts[].order=0 cluster restart",
+		"spec.extensions.storage.type= cluster none gone",
+		"spec.extensions.storage.create_default_storage_class=false cluster none gone",
+		"spec.konnectivity.adminPort=8133 node restart later",
+		"spec.konnectivity.agentPort=8132 cluster restart later",
+		"spec.konnectivity.externalAddress= cluster restart later",
 		"spec.installConfig.users.etcdUser=etcd node restart",
 		"spec.installConfig.users.kineUser=kube-apiserver node restart",
-		"spec.installConfig.users.konnectivityUser=konnectivity-server node restart",
+		"spec.installConfig.users.konnectivityUser=konnectivity-server node restart later",
 		"spec.installConfig.users.kubeAPIserverUser=kube-apiserver node restart",
 		"spec.installConfig.users.kubeSchedulerUser=kube-scheduler node restart",
-		"spec.konnectivity.adminPort=8133 node restart",
-		"spec.konnectivity.agentPort=8132 cluster restart",
+		"spec.metricsServer.patches=[] cluster restart",
+		"spec.metricsServer.patches[].target.kind= cluster restart",
+		"spec.metricsServer.patches[].target.name= cluster restart",
+		"spec.metricsServer.patches[].target.namespace= cluster restart",
+		"spec.metricsServer.patches[].patch.type= cluster restart",
+		"spec.metricsServer.patches[].patch.content= cluster restart",
+		"spec.telemetry.enabled=false cluster none gone",
 	}
 	var got []string
 	for _, f := range Fields() {
-		got = append(got, fmt.Sprintf("%s=%v %s %s", f.Path, f.Default, f.Scope, f.Change))
+		if f.Section && f.Type.Kind() != reflect.Slice {
+			continue
+		}
+		line := fmt.Sprintf("%s=%v %s %s", f.Path, f.Default, f.Scope(), f.Change())
+		for _, rule := range []string{"later", "never", "gone"} {
+			if _, ok := f.Tag.Lookup(rule); ok {
+				line += " " + rule
+			}
+		}
+		got = append(got, line)
 	}
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
@@ -93,14 +256,29 @@ func TestDefaults(t *testing.T) {
 
 // TestFieldsAreDocumented: the comments are the source of the documentation.
 func TestFieldsAreDocumented(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "types.go", nil, parser.ParseComments)
+	sources, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	checked := 0
+	for _, source := range sources {
+		checked += checkDocumented(t, source)
+	}
+	if checked < 150 {
+		t.Errorf("found only %d fields", checked)
+	}
+}
+
+// checkDocumented returns how many fields of exported structs a file has.
+func checkDocumented(t *testing.T, source string) (checked int) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
+		if !ok || !spec.Name.IsExported() {
 			return true
 		}
 		if section, ok := spec.Type.(*ast.StructType); ok {
@@ -115,48 +293,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 		}
 		return true
 	})
-	if checked < 50 {
-		t.Errorf("found only %d fields", checked)
-	}
-}
-
-// TestUnsupportedIsDisjoint: a field is supported or not, never both.
-func TestUnsupportedIsDisjoint(t *testing.T) {
-	var tree any
-	if err := yaml.Unmarshal(unsupportedFields, &tree); err != nil {
-		t.Fatal(err)
-	}
-	supported := map[string]bool{}
-	for _, f := range Fields() {
-		supported[f.Path] = true
-	}
-	leaves := 0
-	var walk func(path string, rule any)
-	walk = func(path string, rule any) {
-		if section, ok := rule.(map[string]any); ok {
-			for name, child := range section {
-				walk(join(path, name), child)
-			}
-			return
-		}
-		leaves++
-		if supported[path] {
-			t.Errorf("%s is both supported and unsupported", path)
-		}
-		switch rule := rule.(type) {
-		case nil, []any:
-		case string:
-			if !slices.Contains([]string{"any", "never"}, rule) {
-				t.Errorf("%s has an unknown rule %q", path, rule)
-			}
-		default:
-			t.Errorf("%s has an unknown rule %v", path, rule)
-		}
-	}
-	walk("", tree)
-	if leaves < 60 {
-		t.Errorf("found only %d unsupported fields", leaves)
-	}
+	return checked
 }
 
 func TestComplete(t *testing.T) {
@@ -178,7 +315,7 @@ func TestComplete(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := Default()
 			c.Spec.API.Address, c.Spec.Storage.Etcd.PeerAddress = test.api, test.peer
-			err := c.Complete(test.host)
+			err := c.Complete(test.host, "/d")
 			if test.wantErr != "" {
 				if err == nil || err.Error() != test.wantErr {
 					t.Fatalf("got %v, want %v", err, test.wantErr)
@@ -259,9 +396,6 @@ func TestSANs(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
-	}
-	if got := (Image{"example.org/a", "1"}).String(); got != "example.org/a:1" {
-		t.Errorf("image: %s", got)
 	}
 }
 

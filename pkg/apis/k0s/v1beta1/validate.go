@@ -4,12 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/distribution/reference"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -32,11 +31,15 @@ func (c *ClusterConfig) Validate() field.ErrorList {
 	errs = append(errs, c.Spec.Scheduler.Args.validate(spec.Child("scheduler"))...)
 	errs = append(errs, c.Spec.Storage.validate(spec.Child("storage"))...)
 	errs = append(errs, c.Spec.Network.validate(spec.Child("network"))...)
+	errs = append(errs, validateWorkerProfiles(spec.Child("workerProfiles"), c.Spec.WorkerProfiles)...)
+	errs = append(errs, validateFeatureGates(spec.Child("featureGates"), c.Spec.FeatureGates)...)
 	errs = append(errs, c.Spec.Images.validate(spec.Child("images"))...)
+	errs = append(errs, c.Spec.Extensions.Helm.validate(spec.Child("extensions", "helm"))...)
+	errs = append(errs, validatePatches(spec.Child("metricsServer", "patches"), c.Spec.MetricsServer.Patches)...)
 	errs = append(errs, c.Spec.InstallConfig.Users.validate(spec.Child("installConfig", "users"))...)
 	errs = append(errs, c.validatePorts(spec)...)
 	errs = append(errs, c.validateNetworks(spec)...)
-	return errs
+	return append(errs, c.validateTags()...)
 }
 
 func (a Args) validate(path *field.Path) field.ErrorList {
@@ -65,159 +68,6 @@ func (c CASpec) validate(path *field.Path) field.ErrorList {
 	}
 	if d := c.CertificatesExpireAfter.Duration; d <= 0 {
 		errs = append(errs, field.Invalid(path.Child("certificatesExpireAfter"), d.String(), "must be longer than 0s"))
-	}
-	return errs
-}
-
-func (a APISpec) validate(path *field.Path) field.ErrorList {
-	errs := validateHostAddress(path.Child("address"), a.Address)
-	if a.ExternalAddress != "" {
-		path := path.Child("externalAddress")
-		host, port := splitHostPort(a.ExternalAddress)
-		if port < 0 {
-			errs = append(errs, field.Invalid(path, a.ExternalAddress, "must have a port from 1 to 65535, or none"))
-		}
-		if !isIPOrName(host) {
-			errs = append(errs, field.Invalid(path, a.ExternalAddress, "must be an IP address or DNS name, with or without :port"))
-		} else if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-			errs = append(errs, field.Invalid(path, a.ExternalAddress, "must be an address others can connect to"))
-		}
-	}
-	for i, san := range a.SANs {
-		if !isIPOrName(san) {
-			errs = append(errs, field.Invalid(path.Child("sans").Index(i), san, "must be an IP address or DNS name"))
-		}
-	}
-	errs = append(errs, a.Args.validate(path)...)
-	return append(errs, a.CA.validate(path.Child("ca"))...)
-}
-
-func (s StorageSpec) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	switch s.Type {
-	case EtcdStorage:
-	case KineStorage:
-		errs = append(errs, field.Invalid(path.Child("type"), s.Type, notYet))
-	case "":
-		errs = append(errs, field.Required(path.Child("type"), "must be etcd"))
-	default:
-		errs = append(errs, field.Invalid(path.Child("type"), s.Type, "must be etcd"))
-	}
-	etcd := path.Child("etcd")
-	errs = append(errs, validateHostAddress(etcd.Child("peerAddress"), s.Etcd.PeerAddress)...)
-	errs = append(errs, s.Etcd.Args.validate(etcd)...)
-	return append(errs, s.Etcd.CA.validate(etcd.Child("ca"))...)
-}
-
-func (n NetworkSpec) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	switch n.Provider {
-	case KubeRouterProvider, CustomProvider:
-	case CalicoProvider:
-		errs = append(errs, field.Invalid(path.Child("provider"), n.Provider, notYet))
-	case "":
-		errs = append(errs, field.Required(path.Child("provider"), "must be kuberouter or custom"))
-	default:
-		errs = append(errs, field.Invalid(path.Child("provider"), n.Provider, "must be kuberouter or custom"))
-	}
-	if problems := validation.IsDNS1123Subdomain(n.ClusterDomain); len(problems) > 0 {
-		errs = append(errs, field.Invalid(path.Child("clusterDomain"), n.ClusterDomain, strings.Join(problems, "; ")))
-	}
-	if !n.KubeProxy.Disabled {
-		errs = append(errs, n.KubeProxy.validate(path.Child("kubeProxy"))...)
-	}
-	return append(errs, n.KubeRouter.validate(path.Child("kuberouter"))...)
-}
-
-func (p KubeProxySpec) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	switch p.Mode {
-	case AutoProxyMode, IPTablesProxyMode, NFTablesProxyMode:
-	case "ipvs":
-		errs = append(errs, field.Invalid(path.Child("mode"), p.Mode, notYet))
-	case "userspace":
-		errs = append(errs, field.Invalid(path.Child("mode"), p.Mode, "was removed from Kubernetes: use iptables or nftables"))
-	default:
-		errs = append(errs, field.Invalid(path.Child("mode"), p.Mode, "must be iptables, nftables or empty"))
-	}
-	errs = append(errs, validateBindAddress(path.Child("metricsBindAddress"), p.MetricsBindAddress)...)
-	errs = append(errs, validateBindAddress(path.Child("healthzBindAddress"), p.HealthzBindAddress)...)
-	for i, address := range p.NodePortAddresses {
-		if address == "primary" && len(p.NodePortAddresses) == 1 {
-			continue
-		}
-		if _, err := netip.ParsePrefix(address); err != nil {
-			errs = append(errs, field.Invalid(path.Child("nodePortAddresses").Index(i), address, "must be a CIDR such as 192.0.2.0/24, or \"primary\" alone"))
-		}
-	}
-	errs = append(errs, validateSync(path.Child("iptables"), p.IPTables.MasqueradeBit, p.IPTables.SyncPeriod, p.IPTables.MinSyncPeriod)...)
-	return append(errs, p.Args.validate(path)...)
-}
-
-func validateBindAddress(path *field.Path, address string) field.ErrorList {
-	if bind, err := netip.ParseAddrPort(address); err != nil || bind.Port() == 0 {
-		return field.ErrorList{field.Invalid(path, address, "must be IP:port, such as 0.0.0.0:10249")}
-	}
-	return nil
-}
-
-func validateSync(path *field.Path, masqueradeBit *int32, sync, minSync metav1.Duration) field.ErrorList {
-	var errs field.ErrorList
-	if masqueradeBit != nil && (*masqueradeBit < 0 || *masqueradeBit > 31) {
-		errs = append(errs, field.Invalid(path.Child("masqueradeBit"), *masqueradeBit, "must be from 0 to 31"))
-	}
-	if sync.Duration < 0 {
-		errs = append(errs, field.Invalid(path.Child("syncPeriod"), sync.Duration.String(), "must not be negative"))
-	}
-	if minSync.Duration < 0 {
-		errs = append(errs, field.Invalid(path.Child("minSyncPeriod"), minSync.Duration.String(), "must not be negative"))
-	}
-	if sync.Duration > 0 && minSync.Duration > sync.Duration {
-		errs = append(errs, field.Invalid(path.Child("minSyncPeriod"), minSync.Duration.String(),
-			fmt.Sprintf("must not be longer than syncPeriod, %s", sync.Duration)))
-	}
-	return errs
-}
-
-func (k KubeRouterSpec) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if k.MTU != 0 && (k.MTU < 576 || k.MTU > 65535) {
-		errs = append(errs, field.Invalid(path.Child("mtu"), k.MTU, "must be from 576 to 65535, or 0 for the kernel's default"))
-	}
-	if k.MTU != 0 && k.AutoMTU {
-		errs = append(errs, field.Invalid(path.Child("mtu"), k.MTU, "is used only with autoMTU: false"))
-	}
-	switch k.Hairpin {
-	case HairpinEnabled, HairpinAllowed, HairpinDisabled:
-	default:
-		errs = append(errs, field.Invalid(path.Child("hairpin"), k.Hairpin, "must be Enabled, Allowed or Disabled"))
-	}
-	return errs
-}
-
-func (i ImagesSpec) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	errs = append(errs, i.CoreDNS.validate(path.Child("coredns"))...)
-	errs = append(errs, i.MetricsServer.validate(path.Child("metricsserver"))...)
-	errs = append(errs, i.Pause.validate(path.Child("pause"))...)
-	switch i.DefaultPullPolicy {
-	case PullIfNotPresent, PullAlways, PullNever:
-	default:
-		errs = append(errs, field.Invalid(path.Child("default_pull_policy"), i.DefaultPullPolicy, "must be IfNotPresent, Always or Never"))
-	}
-	return errs
-}
-
-func (i Image) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if name, err := reference.ParseNormalizedNamed(i.Image); err != nil {
-		errs = append(errs, field.Invalid(path.Child("image"), i.Image, err.Error()))
-	} else if !reference.IsNameOnly(name) {
-		errs = append(errs, field.Invalid(path.Child("image"), i.Image, "must not have a tag or digest: that goes into version"))
-	}
-	// With a valid name only the version can be wrong.
-	if _, err := reference.Parse("image:" + i.Version); err != nil {
-		errs = append(errs, field.Invalid(path.Child("version"), i.Version, "must be an image tag, with or without @sha256:…"))
 	}
 	return errs
 }
@@ -251,9 +101,7 @@ func (c *ClusterConfig) validatePorts(spec *field.Path) field.ErrorList {
 		{spec.Child("konnectivity", "adminPort"), c.Spec.Konnectivity.AdminPort},
 		{spec.Child("konnectivity", "agentPort"), c.Spec.Konnectivity.AgentPort},
 	} {
-		if p.port < 1 || p.port > 65535 {
-			errs = append(errs, field.Invalid(p.path, p.port, "must be a port from 1 to 65535"))
-		} else if other := taken[p.port]; other != nil {
+		if other := taken[p.port]; other != nil {
 			errs = append(errs, field.Invalid(p.path, p.port, fmt.Sprintf("is also the port of %s", other)))
 		} else {
 			taken[p.port] = p.path
@@ -302,18 +150,45 @@ func (c *ClusterConfig) validateNetworks(spec *field.Path) field.ErrorList {
 	return errs
 }
 
-// Warnings lists what works, but may not for ever.
+// Warnings lists what works, but may not for ever, and what has no effect.
 func (c *ClusterConfig) Warnings() []string {
+	var warnings []string
 	services, err := netip.ParsePrefix(c.Spec.Network.ServiceCIDR)
-	if err != nil {
-		return nil
+	if address, noAddress := netip.ParseAddr(c.Spec.API.Address); err == nil && noAddress == nil && services.Contains(address) {
+		warnings = append(warnings, fmt.Sprintf("spec.network.serviceCIDR (%s) contains this host's address %s: pods will not reach the host "+
+			"while a service has that address; choose another network before you have workloads", services, address))
 	}
-	address, err := netip.ParseAddr(c.Spec.API.Address)
-	if err != nil || !services.Contains(address) {
-		return nil
+	c.visit(func(path string, f structField, value, standard reflect.Value) {
+		if why, gone := f.tag.Lookup("gone"); gone && !isDefault(value, standard) {
+			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", path, why))
+		}
+	})
+	return append(warnings, c.inert()...)
+}
+
+// inert lists the sections that another field leaves without effect.
+func (c *ClusterConfig) inert() []string {
+	storage, network, standard := c.Spec.Storage, c.Spec.Network, Default().Spec
+	standard.Storage.Etcd.PeerAddress = storage.Etcd.PeerAddress // filled by Complete
+	var without []string
+	for _, s := range []struct {
+		path    string
+		inert   bool
+		because string
+		value   any
+		unset   any
+	}{
+		{"spec.storage.kine", storage.Type != KineStorage, "spec.storage.type is " + string(storage.Type), storage.Kine, KineSpec{}},
+		{"spec.storage.etcd", storage.Type != EtcdStorage, "spec.storage.type is " + string(storage.Type), storage.Etcd, standard.Storage.Etcd},
+		{"spec.network.kuberouter", network.Provider != KubeRouterProvider, "spec.network.provider is " + string(network.Provider), network.KubeRouter, standard.Network.KubeRouter},
+		{"spec.network.kubeProxy.iptables", network.KubeProxy.Mode == NFTablesProxyMode, "spec.network.kubeProxy.mode is nftables", network.KubeProxy.IPTables, KubeProxyIPTables{}},
+		{"spec.network.kubeProxy.nftables", network.KubeProxy.Mode == IPTablesProxyMode, "spec.network.kubeProxy.mode is iptables", network.KubeProxy.NFTables, KubeProxyNFTables{}},
+	} {
+		if s.inert && !reflect.DeepEqual(s.value, s.unset) {
+			without = append(without, fmt.Sprintf("%s has no effect: %s", s.path, s.because))
+		}
 	}
-	return []string{fmt.Sprintf("spec.network.serviceCIDR (%s) contains this host's address %s: pods will not reach the host "+
-		"while a service has that address; choose another network before you have workloads", services, address)}
+	return without
 }
 
 // nodeMaskSize is the prefix length of a node's part of the pod CIDR.
@@ -367,6 +242,12 @@ func validateHostAddress(path *field.Path, address string) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(path, address, reason)}
+}
+
+// isWildcard tells whether s stands for all names directly below a DNS name.
+func isWildcard(s string) bool {
+	rest, ok := strings.CutPrefix(s, "*.")
+	return ok && len(validation.IsDNS1123Subdomain(strings.ToLower(rest))) == 0
 }
 
 func isIPOrName(s string) bool {

@@ -1,0 +1,94 @@
+package v1beta1
+
+import (
+	"reflect"
+	"testing"
+)
+
+func TestRef(t *testing.T) {
+	for _, test := range []struct{ repository, image, want string }{
+		{"", "k0s.io/coredns", "k0s.io/coredns:1"},
+		{"registry.example.org", "k0s.io/coredns", "registry.example.org/coredns:1"},
+		{"registry.example.org/", "k0s.io/a/b", "registry.example.org/a/b:1"},
+		{"registry.example.org:5000/mirror", "k0s.io/coredns", "registry.example.org:5000/mirror/coredns:1"},
+		{"registry.example.org/mirror", "registry.example.org/mirror/coredns", "registry.example.org/mirror/coredns:1"},
+		{"registry.example.org", "localhost/coredns", "registry.example.org/coredns:1"},
+		{"registry.example.org", "library/coredns", "registry.example.org/library/coredns:1"},
+		{"registry.example.org", "coredns", "registry.example.org/coredns:1"},
+	} {
+		if got := (ImagesSpec{Repository: test.repository}).Ref(Image{test.image, "1"}); got != test.want {
+			t.Errorf("%s in %q: got %s, want %s", test.image, test.repository, got, test.want)
+		}
+	}
+}
+
+func TestJoinable(t *testing.T) {
+	for _, test := range []struct {
+		typ    StorageType
+		source string
+		want   bool
+	}{
+		{EtcdStorage, "", true},
+		{KineStorage, "sqlite:///x", false},
+		{KineStorage, "nonsense", false},
+		{KineStorage, "postgres://a@b/c", true},
+		{KineStorage, "mysql://a@tcp(b)/c", true},
+		{KineStorage, "nats://", false},
+		{KineStorage, "nats://a:4222?noEmbed", true},
+		{KineStorage, "nats://%zz?noEmbed", false},
+	} {
+		if got := (StorageSpec{Type: test.typ, Kine: KineSpec{DataSource: test.source}}).Joinable(); got != test.want {
+			t.Errorf("%s %s: got %t", test.typ, test.source, got)
+		}
+	}
+}
+
+func TestEffectiveHairpin(t *testing.T) {
+	for _, test := range []struct {
+		spec KubeRouterSpec
+		want HairpinMode
+	}{
+		{KubeRouterSpec{Hairpin: HairpinAllowed}, HairpinAllowed},
+		{KubeRouterSpec{Hairpin: HairpinDisabled, HairpinMode: ptr(true)}, HairpinEnabled},
+		{KubeRouterSpec{Hairpin: HairpinDisabled, HairpinMode: ptr(false)}, HairpinDisabled},
+	} {
+		if got := test.spec.EffectiveHairpin(); got != test.want {
+			t.Errorf("%+v: got %s", test.spec, got)
+		}
+	}
+}
+
+func TestDefaultDataSource(t *testing.T) {
+	c := Default()
+	c.Spec.Storage.Type = KineStorage
+	if err := c.Complete("192.0.2.1", "/other"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Spec.Storage.Kine.DataSource, defaultDataSource("/other"); got != want || got[:len("sqlite://file:/other/db/state.db?")] != "sqlite://file:/other/db/state.db?" {
+		t.Errorf("got %s", got)
+	}
+	if got := c.Warnings(); len(got) != 0 {
+		t.Errorf("the defaults are warned of: %q", got)
+	}
+}
+
+// TestInert: a section that another field leaves without effect is warned of.
+func TestInert(t *testing.T) {
+	for file, want := range map[string][]string{
+		"spec: {storage: {kine: {dataSource: 'sqlite:///x'}}}":                                   {"spec.storage.kine has no effect: spec.storage.type is etcd"},
+		"spec: {storage: {type: kine, etcd: {peerAddress: 192.0.2.1}}}":                          nil,
+		"spec: {storage: {type: kine, etcd: {rawArgs: [-a]}}}":                                   {"spec.storage.etcd has no effect: spec.storage.type is kine"},
+		"spec: {network: {provider: custom, kuberouter: {ipMasq: true}}}":                        {"spec.network.kuberouter has no effect: spec.network.provider is custom"},
+		"spec: {network: {kubeProxy: {mode: iptables, nftables: {masqueradeAll: true}}}}":        {"spec.network.kubeProxy.nftables has no effect: spec.network.kubeProxy.mode is iptables"},
+		"spec: {network: {kubeProxy: {mode: nftables, iptables: {masqueradeAll: true}}}}":        {"spec.network.kubeProxy.iptables has no effect: spec.network.kubeProxy.mode is nftables"},
+		"spec: {network: {kubeProxy: {iptables: {syncPeriod: 9s}, nftables: {syncPeriod: 9s}}}}": nil,
+	} {
+		c, err := Parse([]byte(file), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Warnings(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\n got %q\nwant %q", file, got, want)
+		}
+	}
+}
