@@ -23,6 +23,7 @@ import (
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/instance"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/manifests"
 	"k0s.io/k0s/internal/memory"
 	"k0s.io/k0s/internal/node"
 	"k0s.io/k0s/internal/process"
@@ -198,7 +199,7 @@ type plan struct {
 // plan turns flags and configuration into what is to be run, refusing what makes no sense before
 // anything is touched.
 func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
-	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs)
+	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs, manifests.CheckPatches)
 	if err != nil {
 		return nil, err
 	}

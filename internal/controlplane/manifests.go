@@ -22,6 +22,9 @@ func manifestDeployer(o Options) component.Component {
 		if err != nil {
 			return err
 		}
+		if own, err = manifests.Patch(own, o.Config.Spec); err != nil {
+			return err
+		}
 		return manifests.New(manifests.Options{Config: config, Dir: o.Layout.Manifests(), Own: own, Logger: log}).Run(ctx)
 	}, log)
 }

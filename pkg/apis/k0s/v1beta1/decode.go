@@ -26,15 +26,19 @@ const maxSize = 1 << 20
 // they once configured is gone.
 var obsolete = []string{"spec.telemetry.interval", "spec.podSecurityPolicy"}
 
+// Check tells what else is wrong with a configuration, such as patches that
+// apply to nothing.
+type Check func(*ClusterConfig) []Problem
+
 // Load reads and checks the configuration from a file, from stdin if path is
 // "-". If path is empty, it reads [DefaultPath], and returns the defaults if
 // there is no such file. Everything wrong with the content is reported as one
-// *[Error], what the programs refuse included, unless programs is nil.
-func Load(path string, stdin io.Reader, programs Programs) (*ClusterConfig, error) {
-	return load(path, DefaultPath, stdin, programs)
+// *[Error], what programs (unless nil) and checks find included.
+func Load(path string, stdin io.Reader, programs Programs, checks ...Check) (*ClusterConfig, error) {
+	return load(path, DefaultPath, stdin, programs, checks...)
 }
 
-func load(path, defaultPath string, stdin io.Reader, programs Programs) (*ClusterConfig, error) {
+func load(path, defaultPath string, stdin io.Reader, programs Programs, checks ...Check) (*ClusterConfig, error) {
 	name := path
 	var data []byte
 	var err error
@@ -57,7 +61,7 @@ func load(path, defaultPath string, stdin io.Reader, programs Programs) (*Cluste
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration from %s: %w", name, err)
 	}
-	config, err := Parse(data, programs)
+	config, err := Parse(data, programs, checks...)
 	var problems *Error
 	if errors.As(err, &problems) {
 		problems.File = name
@@ -69,7 +73,7 @@ func load(path, defaultPath string, stdin io.Reader, programs Programs) (*Cluste
 // file leaves out or sets to null keeps its default. Unknown and duplicate keys,
 // values of the wrong type, fields that are not supported yet and invalid values
 // are all reported together in one *[Error], and no configuration is returned.
-func Parse(data []byte, programs Programs) (*ClusterConfig, error) {
+func Parse(data []byte, programs Programs, checks ...Check) (*ClusterConfig, error) {
 	doc, problem := parseDocument(data)
 	if problem != nil {
 		return nil, &Error{Problems: []Problem{*problem}}
@@ -88,7 +92,14 @@ func Parse(data []byte, programs Programs) (*ClusterConfig, error) {
 	if programs != nil {
 		errs = append(errs, config.validateWith(programs)...)
 	}
-	for _, p := range problemsOf(errs, d.lines) {
+	found := problemsOf(errs, d.lines)
+	for _, check := range checks {
+		for _, p := range check(config) {
+			p.Line = lineOf(p.Path, d.lines)
+			found = append(found, p)
+		}
+	}
+	for _, p := range found {
 		// What did not decode has its default, about which there is nothing to say.
 		if !slices.ContainsFunc(d.undecoded, func(path string) bool { return isWithin(p.Path, path) }) {
 			d.problems = append(d.problems, p)
