@@ -60,6 +60,23 @@ func splitHostPort(address string) (string, int) {
 	return host, int(number)
 }
 
+// PrimaryFamily returns spec.network.primaryAddressFamily, or what it is by
+// default: the family of the external address if that is an IP address, else of
+// this controller's address.
+func (c *ClusterConfig) PrimaryFamily() AddressFamily {
+	if family := c.Spec.Network.PrimaryAddressFamily; family != AutoFamily {
+		return family
+	}
+	for _, host := range []string{c.Spec.API.ExternalHost(), c.Spec.API.Address} {
+		if address, err := netip.ParseAddr(host); err == nil && address.Is6() && !address.Is4In6() {
+			return IPv6Family
+		} else if err == nil || host != "" {
+			return IPv4Family
+		}
+	}
+	return IPv4Family
+}
+
 // InternalAPIAddress returns the address of the service "kubernetes": the first
 // of the service CIDR. It is the zero Addr if the CIDR is invalid.
 func (n NetworkSpec) InternalAPIAddress() netip.Addr { return n.serviceAddress(1) }

@@ -92,3 +92,24 @@ func TestInert(t *testing.T) {
 		}
 	}
 }
+
+func TestPrimaryFamily(t *testing.T) {
+	for _, test := range []struct {
+		family                  AddressFamily
+		external, address, want string
+	}{
+		{AutoFamily, "", "", "IPv4"},
+		{AutoFamily, "", "192.0.2.1", "IPv4"},
+		{AutoFamily, "", "2001:db8::1", "IPv6"},
+		{AutoFamily, "[2001:db8::1]:443", "192.0.2.1", "IPv6"},
+		{AutoFamily, "lb.example.org", "2001:db8::1", "IPv4"},
+		{IPv4Family, "2001:db8::1", "2001:db8::1", "IPv4"},
+		{IPv6Family, "", "192.0.2.1", "IPv6"},
+	} {
+		c := Default()
+		c.Spec.Network.PrimaryAddressFamily, c.Spec.API.ExternalAddress, c.Spec.API.Address = test.family, test.external, test.address
+		if got := c.PrimaryFamily(); string(got) != test.want {
+			t.Errorf("%+v: got %s", test, got)
+		}
+	}
+}
