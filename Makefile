@@ -58,6 +58,10 @@ write_notices = go -C tools build -o ../build/notices ./notices && GOFLAGS=-trim
 notices: $(P)/pf.json ## write THIRD_PARTY_NOTICES.md anew, and the full texts to build/
 	$(write_notices) -table THIRD_PARTY_NOTICES.md -text build/THIRD_PARTY_NOTICES.txt $(CONTAINED)
 
+.PHONY: generate
+generate: ## write what comes from the types of k0s.yaml: default files, JSON schema, docs/configuration.md
+	go run ./hack/configdoc
+
 .PHONY: run
 run: build/k0s ## start a cluster of one node on this host (root only); Ctrl-C ends it
 	hack/run
@@ -84,7 +88,7 @@ unit: ## run the unit tests and go vet (root only: some make mounts and users of
 
 .PHONY: inttest
 inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' chooses some
-	embedded-bins/need.sh iproute2 util-linux busybox-static
+	embedded-bins/need.sh iproute2 util-linux busybox-static postgresql mariadb-server-core mariadb-client-core nats-server
 	go test -count=1 -p 1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
 
 .PHONY: bench
@@ -109,6 +113,13 @@ verify-lint-rules: ## check that make lint refuses what the house rules forbid
 	for rule in 'k8s.io/kubernetes/pkg/util/slice.*(depguard)' 'os.Exit.*(forbidigo)' 'time.Sleep.*(forbidigo)'; do \
 		grep -q "$$rule" <<<"$$found" || { echo "lint lets pass what should give $$rule:"; echo "$$found"; exit 1; }; \
 	done; echo 'make lint refuses forbidden imports and calls.'
+
+.PHONY: verify-generate
+verify-generate: ## check that what `make generate` writes follows the types of k0s.yaml
+	@rm -rf build/generate
+	go run ./hack/configdoc -out build/generate
+	@for file in $$(cd build/generate && find * -type f); do diff -u $$file build/generate/$$file || drifted=yes; done; \
+		[[ -z $${drifted:-} ]] || { echo "The types of k0s.yaml have changed: run 'make generate'."; exit 1; }
 
 .PHONY: verify-reproducible
 verify-reproducible: ## build the committed state in two places and compare the executables (10 minutes)

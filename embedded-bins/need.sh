@@ -13,6 +13,9 @@ for package in "$@"; do
 	iproute2) command -v ip >/dev/null || missing+=(iproute2) ;;
 	util-linux) command -v nsenter >/dev/null && command -v unshare >/dev/null || missing+=(util-linux) ;;
 	busybox-static) command -v busybox >/dev/null || missing+=(busybox-static) ;;
+	postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql) ;;
+	mariadb-server-core) command -v mariadbd >/dev/null || missing+=(mariadb-server-core) ;;
+	mariadb-client-core) command -v my_print_defaults >/dev/null || missing+=(mariadb-client-core) ;;
 	dpkg) command -v dpkg-deb >/dev/null || missing+=(dpkg) ;;
 	*) command -v "$package" >/dev/null || missing+=("$package") ;;
 	esac
@@ -33,6 +36,12 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "This build needs Debian packages which are missing here: ${missing[*]}. Installing them with apt-get." >&2
 export DEBIAN_FRONTEND=noninteractive
+# Programs are needed here, not running servers: this policy keeps packages from starting theirs.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	printf '#!/bin/sh\nexit 101\n' | $sudo install -m 755 /dev/stdin $policy
+	trap '$sudo rm $policy' EXIT
+fi
 install() { $sudo apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null; }
 # The lists of packages may be missing or too old to be of use.
 install 2>/dev/null || { $sudo apt-get -qq update && install; } || {

@@ -51,6 +51,7 @@ type flags struct {
 	logging           map[string]string
 	labels            map[string]string
 	taints            []string
+	profile           string
 	kubeletRoot       string
 	kubeletArgs       string
 	managerArgs       string
@@ -83,6 +84,7 @@ func Command(programs v1beta1.Programs) *cobra.Command {
 	fs.StringToStringVarP(&f.logging, "logging", "l", cli.DefaultLogLevels(), "log level of each program, merged onto the defaults")
 	fs.StringToStringVar(&f.labels, "labels", nil, "labels the node registers with")
 	fs.StringSliceVar(&f.taints, "taints", nil, "taints the node registers with: KEY[=VALUE]:EFFECT")
+	fs.StringVar(&f.profile, "profile", v1beta1.DefaultProfile, "the node's worker profile: kubelet settings by this name in spec.workerProfiles")
 	fs.StringVar(&f.kubeletRoot, "kubelet-root-dir", "", "the kubelet's state (default <data-dir>/kubelet)")
 	fs.StringVar(&f.kubeletArgs, "kubelet-extra-args", "", "flags that override the kubelet's, as one string")
 	fs.StringVar(&f.managerArgs, "kube-controller-manager-extra-args", "", "flags that override the controller manager's, as one string")
@@ -126,7 +128,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		}
 		log.Warn("Starting although this host is not fit to run k0s", "error", err)
 	}
-	id, err := identity.Found(layout.DataDir, plan.controller.NodeName, exists(layout.Etcd("member")))
+	id, err := identify(plan.controller, plan.controller.StoreData())
 	if err != nil {
 		return err
 	}
@@ -134,7 +136,6 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if plan.node.Journal, err = journal.Open(layout.Journal()); err != nil {
 		return err
 	}
-
 	if plan.workloads {
 		if err := plan.node.Journal.AddKubeletRoot(layout.KubeletRoot); err != nil {
 			return err
@@ -144,7 +145,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	warnings := plan.controller.Config.Warnings()
+	warnings := append(plan.controller.Config.Warnings(), plan.controller.Warnings()...)
 	for _, warning := range warnings {
 		log.Warn("Configuration", "warning", warning)
 	}
@@ -245,6 +246,9 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if err := node.CheckTaints(taints); err != nil {
 		return nil, err
 	}
+	if _, err := config.KubeletSettings(f.profile); err != nil {
+		return nil, fmt.Errorf("--profile: %w", err)
+	}
 	labels := map[string]string{controlplane.RoleLabel: "control-plane"}
 	for key, value := range f.labels {
 		labels[key] = value
@@ -262,9 +266,29 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 		},
 		node: node.Options{
 			NodeName: nodeName, Address: config.Spec.API.Address, Config: config, Layout: layout, Labels: labels, Taints: taints,
-			KubeletArgs: kubeletArgs, CloudProvider: f.cloudProvider, LogLevels: levels, Log: log,
+			Profile: f.profile, KubeletArgs: kubeletArgs, CloudProvider: f.cloudProvider, LogLevels: levels, Log: log,
 		},
 	}, nil
+}
+
+// identify returns what this node is, and refuses a configuration that its cluster cannot have any more.
+// Until the cluster is founded, anything may change.
+func identify(o controlplane.Options, store string) (*identity.Identity, error) {
+	known, err := identity.Read(o.Layout.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	// First: with another spec.storage, the data would be looked for in the wrong place.
+	if known != nil && known.State == identity.Member {
+		if err := o.Config.CheckFixed(known.Founded); err != nil {
+			return nil, err
+		}
+	}
+	id, err := identity.Found(o.Layout.DataDir, o.NodeName, store)
+	if err != nil {
+		return nil, err
+	}
+	return id, id.SetFounded(o.Config.Fixed())
 }
 
 // components is all that this controller consists of.
@@ -290,7 +314,11 @@ func preflight(ctx context.Context, p *plan) error {
 	errs := []error{host.FreeSpace(layout.DataDir, needed)}
 	ports := controlplane.Ports(p.controller.Config, p.without)
 	if p.workloads {
-		ports = append(ports, node.Ports(p.controller.Config)...)
+		workers, err := node.Ports(p.node)
+		if err != nil {
+			return err
+		}
+		ports = append(ports, workers...)
 		if _, err := host.CgroupVersion(); err != nil {
 			errs = append(errs, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	configcmd "k0s.io/k0s/cmd/config"
 	"k0s.io/k0s/cmd/controller"
 	"k0s.io/k0s/cmd/ctr"
 	"k0s.io/k0s/cmd/kubeconfig"
@@ -56,13 +57,15 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		controller.Command(nil),
+		controller.Command(applet.Programs{}),
 		kubectl.Command(),
 		ctr.Command(),
 		kubeconfig.Command(),
 		status.Command(),
 		versioncmd.Command(),
 		reset.Command(),
+		configcmd.Command(applet.Programs{}),
 	)
+	root.AddCommand(configcmd.Deprecated(applet.Programs{})...)
 	return root
 }

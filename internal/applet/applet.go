@@ -22,6 +22,7 @@ func programs() map[string]func() int {
 		name.KubeProxy:             kubeProxy,
 		name.Kubectl:               kubectl,
 		name.Etcd:                  etcd,
+		name.Kine:                  kine,
 		name.Containerd:            containerd,
 		name.Ctr:                   ctr,
 		name.KonnectivityServer:    konnectivityServer,

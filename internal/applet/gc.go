@@ -20,6 +20,7 @@ var settledGOGC = map[string]int{
 	name.Kubelet:               30,
 	name.KubeProxy:             30,
 	name.Etcd:                  30,
+	name.Kine:                  30,
 	name.Containerd:            30,
 }
 

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -65,10 +66,6 @@ func apiServerArgs(o Options) []string {
 		"client-ca-file":                     l.PKI("ca.crt"),
 		"enable-admission-plugins":           "NodeRestriction",
 		"enable-bootstrap-token-auth":        "true",
-		"etcd-cafile":                        l.PKI("etcd", "ca.crt"),
-		"etcd-certfile":                      l.PKI("apiserver-etcd-client.crt"),
-		"etcd-keyfile":                       l.PKI("apiserver-etcd-client.key"),
-		"etcd-servers":                       etcdClientURL,
 		"kubelet-certificate-authority":      l.PKI("ca.crt"),
 		"kubelet-client-certificate":         l.PKI("apiserver-kubelet-client.crt"),
 		"kubelet-client-key":                 l.PKI("apiserver-kubelet-client.key"),
@@ -94,8 +91,9 @@ func apiServerArgs(o Options) []string {
 		"tls-private-key-file":                    l.PKI("server.key"),
 		"v":                                       o.LogLevels[name.KubeAPIServer],
 	}
+	maps.Copy(args, storeFlags(o.storeAccess()))
 	if api.OnlyBindToAddress {
 		args["bind-address"] = api.Address
 	}
-	return flags.Compute(args, api.ExtraArgs, api.RawArgs)
+	return flags.Compute(args.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeAPIServer)), api.ExtraArgs, api.RawArgs)
 }

@@ -35,6 +35,27 @@ func options(t *testing.T, change func(*Options)) Options {
 	return o
 }
 
+func withKine(dataSource string) func(*Options) {
+	return func(o *Options) {
+		o.Config.Spec.Storage.Type = v1beta1.KineStorage
+		o.Config.Spec.Storage.Kine.DataSource = dataSource
+	}
+}
+
+func withExternalEtcd(o *Options) {
+	o.Config.Spec.Storage.Etcd.ExternalCluster = &v1beta1.ExternalCluster{
+		Endpoints: []string{"https://192.0.2.7:2379", "https://192.0.2.8:2379"}, EtcdPrefix: "/one",
+		CAFile: "/c/ca.crt", ClientCertFile: "/c/client.crt", ClientKeyFile: "/c/client.key",
+	}
+}
+
+func withGates(o *Options) {
+	o.Config.Spec.FeatureGates = []v1beta1.FeatureGate{
+		{Name: "ForScheduler", Enabled: true, Components: []string{"kube-scheduler"}}, {Name: "All", Enabled: true},
+		{Name: "ForAPI", Components: []string{"kubelet", "kube-apiserver"}},
+	}
+}
+
 func TestArgs(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -58,6 +79,28 @@ func TestArgs(t *testing.T) {
 			"--etcd-servers=https://127.0.0.1:2379", "--kubelet-certificate-authority=/d/pki/ca.crt",
 			"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
 		}, []string{"--bind-address"}},
+		{"API server with etcd of its own", apiServerArgs, nil, []string{
+			"--etcd-servers=https://127.0.0.1:2379", "--etcd-cafile=/d/pki/etcd/ca.crt",
+			"--etcd-certfile=/d/pki/apiserver-etcd-client.crt", "--etcd-keyfile=/d/pki/apiserver-etcd-client.key",
+		}, []string{"--etcd-prefix"}},
+		{"API server with kine", apiServerArgs, withKine("postgres://u:secret@192.0.2.9/k"), []string{
+			"--etcd-servers=unix:///r/kine/kine.sock",
+		}, []string{"--etcd-cafile", "--etcd-certfile", "--etcd-keyfile", "--etcd-prefix"}},
+		{"API server with an external etcd", apiServerArgs, withExternalEtcd, []string{
+			"--etcd-servers=https://192.0.2.7:2379,https://192.0.2.8:2379", "--etcd-cafile=/c/ca.crt",
+			"--etcd-certfile=/c/client.crt", "--etcd-keyfile=/c/client.key", "--etcd-prefix=/one",
+		}, nil},
+		{"API server with an external etcd without TLS", apiServerArgs, func(o *Options) {
+			o.Config.Spec.Storage.Etcd.ExternalCluster = &v1beta1.ExternalCluster{Endpoints: []string{"http://192.0.2.7:2379"}, EtcdPrefix: "one"}
+		}, []string{"--etcd-servers=http://192.0.2.7:2379", "--etcd-prefix=one"}, []string{"--etcd-cafile", "--etcd-certfile", "--etcd-keyfile"}},
+		{"kine: no password, metrics on loopback only, compacted by the API server alone", kineArgs, withKine("postgres://u:secret@192.0.2.9/k"), []string{
+			"--listen-address=unix:///r/kine/kine.sock", "--metrics-bind-address=127.0.0.1:2380", "--compact-interval=0s", "--log-format=json",
+		}, []string{"--endpoint", "--debug"}},
+		{"kine: extraArgs, rawArgs and log level", kineArgs, func(o *Options) {
+			withKine("postgres://u:secret@192.0.2.9/k")(o)
+			o.Config.Spec.Storage.Kine.Args = v1beta1.Args{ExtraArgs: map[string]string{"ca-file": "/c/ca.crt", "metrics-bind-address": "0"}, RawArgs: []string{"--skip-verify", "--skip-verify"}}
+			o.LogLevels["kine"] = "debug"
+		}, []string{"--ca-file=/c/ca.crt", "--metrics-bind-address=0", "--skip-verify", "--debug=true"}, []string{"--metrics-bind-address=127.0.0.1"}},
 		{"API server on one address and another port", apiServerArgs, func(o *Options) {
 			o.Config.Spec.API.OnlyBindToAddress, o.Config.Spec.API.Port = true, 443
 		}, []string{"--bind-address=192.0.2.1", "--secure-port=443"}, nil},
@@ -73,6 +116,13 @@ func TestArgs(t *testing.T) {
 			o.Config.Spec.ControllerManager.ExtraArgs = map[string]string{"node-cidr-mask-size": "26"}
 		}, []string{"--node-cidr-mask-size=26", "--v=3"}, []string{"--node-cidr-mask-size=25"}},
 		{"scheduler among others", schedulerArgs, func(o *Options) { o.Alone = false }, []string{"--leader-elect=true", "--bind-address=127.0.0.1"}, nil},
+		{"feature gates of kube-apiserver", apiServerArgs, withGates, []string{"--feature-gates=All=true,ForAPI=false"}, nil},
+		{"feature gates of kube-controller-manager", controllerManagerArgs, withGates, []string{"--feature-gates=All=true"}, nil},
+		{"feature gates of kube-scheduler, of which extraArgs override one", schedulerArgs, func(o *Options) {
+			withGates(o)
+			o.Config.Spec.Scheduler.ExtraArgs = map[string]string{"feature-gates": "kube:ForScheduler=false,Extra=true"}
+		}, []string{"--feature-gates=All=true,Extra=true,ForScheduler=false"}, nil},
+		{"no feature gates", apiServerArgs, nil, nil, []string{"--feature-gates"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			flagstest.Check(t, tc.args(options(t, tc.change)), tc.want, tc.absent)
@@ -173,7 +223,7 @@ func contents(t *testing.T, dir string) map[string]string {
 }
 
 func TestRootsAreNotMadeTwice(t *testing.T) {
-	for _, lost := range roots {
+	for _, lost := range roots(options(t, nil)) {
 		dir := t.TempDir()
 		o := options(t, func(o *Options) { o.Layout = host.Layout{DataDir: dir, RunDir: dir, KubeletRoot: dir + "/kubelet"} })
 		if err := makeCertificates(o); err != nil {

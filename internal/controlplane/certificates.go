@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/identity"
@@ -36,7 +37,12 @@ func certificates(o Options) component.Component {
 }
 
 // roots are what every other key of a cluster hangs on.
-var roots = []string{"ca.crt", "etcd/ca.crt", "sa.key"}
+func roots(o Options) []string {
+	if storeName(o.Config.Spec.Storage) == name.Etcd {
+		return []string{"ca.crt", "etcd/ca.crt", "sa.key"}
+	}
+	return []string{"ca.crt", "sa.key"}
+}
 
 // checkRoots refuses to make the roots of a cluster a second time: nothing signed by the first would be
 // valid any more, on no node.
@@ -44,7 +50,7 @@ func checkRoots(o Options) error {
 	if o.Identity.State != identity.Member {
 		return nil
 	}
-	for _, file := range roots {
+	for _, file := range roots(o) {
 		if _, err := os.Stat(o.Layout.PKI(file)); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("this host is a member of cluster %s, but %s is gone: restore it from a backup; "+
 				"a new one would void every certificate and token of the cluster", o.Identity.ClusterID, o.Layout.PKI(file))
@@ -61,26 +67,17 @@ func makeCertificates(o Options) error {
 	if err != nil {
 		return err
 	}
-	l, api, store := o.Layout, o.Config.Spec.API, o.Config.Spec.Storage.Etcd
-	for _, dir := range []struct {
-		path string
-		mode os.FileMode
-	}{{l.PKI(), 0o751}, {l.PKI("etcd"), 0o711}} {
-		if err := host.MakeDir(dir.path, dir.mode, 0); err != nil {
-			return err
-		}
+	l, api := o.Layout, o.Config.Spec.API
+	if err := host.MakeDir(l.PKI(), 0o751, 0); err != nil {
+		return err
 	}
-	apiOwner, etcdOwner := pki.Owner{UID: int(u.apiServer.UID)}, pki.Owner{UID: int(u.etcd.UID)}
+	apiOwner := pki.Owner{UID: int(u.apiServer.UID)}
 
 	ca, err := pki.EnsureCA(l.PKI("ca"), "kubernetes-ca", api.CA.ExpiresAfter.Duration, apiOwner)
 	if err != nil {
 		return err
 	}
 	frontProxyCA, err := pki.EnsureCA(l.PKI("front-proxy-ca"), "kubernetes-front-proxy-ca", api.CA.ExpiresAfter.Duration, pki.Owner{})
-	if err != nil {
-		return err
-	}
-	etcdCA, err := pki.EnsureCA(l.PKI("etcd", "ca"), "etcd-ca", store.CA.ExpiresAfter.Duration, pki.Owner{})
 	if err != nil {
 		return err
 	}
@@ -92,12 +89,8 @@ func makeCertificates(o Options) error {
 	if err != nil {
 		return err
 	}
-	local := []string{"127.0.0.1", "localhost"}
-	apiLife, etcdLife := api.CA.CertificatesExpireAfter.Duration, store.CA.CertificatesExpireAfter.Duration
-	for _, c := range []struct {
-		ca *pki.CA
-		pki.Request
-	}{
+	apiLife := api.CA.CertificatesExpireAfter.Duration
+	certs := []signedBy{
 		{ca, pki.Request{Path: l.PKI("server"), CommonName: "kubernetes", Organization: "kubernetes", Names: names, Server: true, Lifetime: apiLife, Owner: apiOwner}},
 		{ca, pki.Request{Path: l.PKI("apiserver-kubelet-client"), CommonName: "apiserver-kubelet-client", Organization: "system:masters", Client: true, Lifetime: apiLife, Owner: apiOwner}},
 		{frontProxyCA, pki.Request{Path: l.PKI("front-proxy-client"), CommonName: "front-proxy-client", Client: true, Lifetime: apiLife, Owner: apiOwner}},
@@ -105,11 +98,15 @@ func makeCertificates(o Options) error {
 		// The managers serve with the certificate they have as clients: else each makes an RSA key at its start.
 		{ca, pki.Request{Path: l.PKI("ccm"), CommonName: "system:kube-controller-manager", Organization: "system:kube-controller-manager", Names: local, Server: true, Client: true, Lifetime: apiLife, Owner: apiOwner}},
 		{ca, pki.Request{Path: l.PKI("scheduler"), CommonName: "system:kube-scheduler", Organization: "system:kube-scheduler", Names: local, Server: true, Client: true, Lifetime: apiLife, Owner: pki.Owner{UID: int(u.scheduler.UID)}}},
-		{etcdCA, pki.Request{Path: l.PKI("apiserver-etcd-client"), CommonName: "apiserver-etcd-client", Organization: "apiserver-etcd-client", Names: local, Client: true, Lifetime: etcdLife, Owner: apiOwner}},
-		// etcd's own gateway dials the server with the server's certificate: it is a client, too.
-		{etcdCA, pki.Request{Path: l.PKI("etcd", "server"), CommonName: "etcd-server", Organization: "etcd-server", Names: local, Server: true, Client: true, Lifetime: etcdLife, Owner: etcdOwner}},
-		{etcdCA, pki.Request{Path: l.PKI("etcd", "peer"), CommonName: store.PeerAddress, Organization: "etcd-peer", Names: []string{store.PeerAddress}, Server: true, Client: true, Lifetime: etcdLife, Owner: etcdOwner}},
-	} {
+	}
+	if storeName(o.Config.Spec.Storage) == name.Etcd {
+		etcdCerts, err := etcdCertificates(o, apiOwner, pki.Owner{UID: int(u.etcd.UID)})
+		if err != nil {
+			return err
+		}
+		certs = append(certs, etcdCerts...)
+	}
+	for _, c := range certs {
 		if err := c.ca.Ensure(c.Request); err != nil {
 			return fmt.Errorf("certificate %s: %w", c.Path, err)
 		}
@@ -128,6 +125,33 @@ func makeCertificates(o Options) error {
 		}
 	}
 	return nil
+}
+
+// local are the names of a server that only this host talks to.
+var local = []string{"127.0.0.1", "localhost"}
+
+type signedBy struct {
+	ca *pki.CA
+	pki.Request
+}
+
+// etcdCertificates are those that only an etcd of our own needs; its authority is made.
+func etcdCertificates(o Options, apiOwner, etcdOwner pki.Owner) ([]signedBy, error) {
+	l, etcd := o.Layout, o.Config.Spec.Storage.Etcd
+	if err := host.MakeDir(l.PKI("etcd"), 0o711, 0); err != nil {
+		return nil, err
+	}
+	ca, err := pki.EnsureCA(l.PKI("etcd", "ca"), "etcd-ca", etcd.CA.ExpiresAfter.Duration, pki.Owner{})
+	if err != nil {
+		return nil, err
+	}
+	life := etcd.CA.CertificatesExpireAfter.Duration
+	return []signedBy{
+		{ca, pki.Request{Path: l.PKI("apiserver-etcd-client"), CommonName: "apiserver-etcd-client", Organization: "apiserver-etcd-client", Names: local, Client: true, Lifetime: life, Owner: apiOwner}},
+		// etcd's own gateway dials the server with the server's certificate: it is a client, too.
+		{ca, pki.Request{Path: l.PKI("etcd", "server"), CommonName: "etcd-server", Organization: "etcd-server", Names: local, Server: true, Client: true, Lifetime: life, Owner: etcdOwner}},
+		{ca, pki.Request{Path: l.PKI("etcd", "peer"), CommonName: etcd.PeerAddress, Organization: "etcd-peer", Names: []string{etcd.PeerAddress}, Server: true, Client: true, Lifetime: life, Owner: etcdOwner}},
+	}, nil
 }
 
 // inlineKubeconfig carries certificate and key inside, so that it can be copied elsewhere.

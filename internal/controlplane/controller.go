@@ -18,7 +18,7 @@ import (
 type Options struct {
 	// NodeName is this machine's name.
 	NodeName string
-	// Identity is what this controller is meant to be; it becomes a member when etcd has answered.
+	// Identity is what this controller is meant to be; it becomes a member when its store has answered.
 	Identity *identity.Identity
 	Config   *v1beta1.ClusterConfig
 	Layout   host.Layout
@@ -37,8 +37,8 @@ type Options struct {
 func Controller(o Options) component.Set {
 	return component.Set{
 		certificates(o),
-		etcd(o).Needs("certificates"),
-		membership(o).Needs(name.Etcd),
+		theStore(o).Needs("certificates"), // etcd, kine, or external-etcd
+		membership(o).Needs(storeName(o.Config.Spec.Storage)),
 		apiServer(o).Needs("certificates", "membership"),
 		apiReady(o).Needs(name.KubeAPIServer),
 		controllerManager(o).Needs(API),
@@ -62,11 +62,7 @@ func Ports(c *v1beta1.ClusterConfig, without []string) []host.Port {
 	if c.Spec.API.OnlyBindToAddress {
 		api.Address = c.Spec.API.Address
 	}
-	ports := []host.Port{
-		api,
-		{Address: "127.0.0.1", Number: etcdClientPort, Usage: "etcd's clients"},
-		{Address: c.Spec.Storage.Etcd.PeerAddress, Number: etcdPeerPort, Usage: "etcd's peers"},
-	}
+	ports := append([]host.Port{api}, storePorts(c.Spec.Storage)...)
 	if !slices.Contains(without, name.KubeControllerManager) {
 		ports = append(ports, host.Port{Address: "127.0.0.1", Number: controllerManagerPort, Usage: name.KubeControllerManager})
 	}

@@ -1,7 +1,6 @@
 package controlplane
 
 import (
-	"context"
 	"net"
 	"os"
 	"strconv"
@@ -13,12 +12,13 @@ import (
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/probe"
 	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/internal/store"
 )
 
 const etcdClientURL = "https://127.0.0.1:2379"
 
 func etcd(o Options) component.Component {
-	l := o.Layout
+	l, access := o.Layout, etcdAccess(o)
 	return process.Component(name.Etcd, func() (process.Spec, error) {
 		spec, err := o.spec(name.Etcd, o.Config.Spec.InstallConfig.Users.EtcdUser, etcdArgs(o))
 		if err != nil {
@@ -32,18 +32,20 @@ func etcd(o Options) component.Component {
 			}
 		}
 		return spec, host.MakeTree(l.Etcd(), 0o700, int(spec.UID))
-	}, probe.HTTP(etcdClientURL+"/readyz", l.PKI("etcd", "ca.crt"), l.PKI("apiserver-etcd-client.crt"), l.PKI("apiserver-etcd-client.key")))
+	}, probe.HTTP(etcdClientURL+"/readyz", access.CAFile, access.CertFile, access.KeyFile))
 }
 
-// membership notes that this node belongs to its cluster: when etcd has answered, and before the API
-// server writes the first thing that must not be lost.
-func membership(o Options) component.Component {
-	return component.Component{Name: "membership", Start: func(context.Context) error { return o.Identity.SetMember() }}
+func etcdAccess(o Options) store.Access {
+	l := o.Layout
+	return store.Access{
+		Name: "etcd on this host (" + l.Etcd() + ")", Elsewhere: "another --data-dir", Endpoints: []string{etcdClientURL},
+		CAFile: l.PKI("etcd", "ca.crt"), CertFile: l.PKI("apiserver-etcd-client.crt"), KeyFile: l.PKI("apiserver-etcd-client.key"),
+	}
 }
 
 func etcdArgs(o Options) []string {
-	l, store := o.Layout, o.Config.Spec.Storage.Etcd
-	peer := "https://" + net.JoinHostPort(store.PeerAddress, strconv.Itoa(etcdPeerPort))
+	l, spec := o.Layout, o.Config.Spec.Storage.Etcd
+	peer := "https://" + net.JoinHostPort(spec.PeerAddress, strconv.Itoa(etcdPeerPort))
 	args := flags.Args{
 		"name":                        o.Identity.MemberName,
 		"data-dir":                    l.Etcd(),
@@ -67,5 +69,5 @@ func etcdArgs(o Options) []string {
 		// After a restart a member sits an election time-out out before it elects itself.
 		args["heartbeat-interval"], args["election-timeout"] = "50", "250" // ms
 	}
-	return flags.Compute(args, store.ExtraArgs, store.RawArgs)
+	return flags.Compute(args, spec.ExtraArgs, spec.RawArgs)
 }

@@ -54,7 +54,7 @@ func controllerManagerArgs(o Options) []string {
 		"tls-private-key-file":             l.PKI("ccm.key"),
 		"use-service-account-credentials":  "true",
 		"v":                                o.LogLevels[name.KubeControllerManager],
-	}, extra, o.Config.Spec.ControllerManager.RawArgs)
+	}.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeControllerManager)), extra, o.Config.Spec.ControllerManager.RawArgs)
 }
 
 func scheduler(o Options) component.Component {
@@ -75,7 +75,7 @@ func schedulerArgs(o Options) []string {
 		"tls-cert-file":             l.PKI("scheduler.crt"),
 		"tls-private-key-file":      l.PKI("scheduler.key"),
 		"v":                         o.LogLevels[name.KubeScheduler],
-	}, o.Config.Spec.Scheduler.ExtraArgs, o.Config.Spec.Scheduler.RawArgs)
+	}.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeScheduler)), o.Config.Spec.Scheduler.ExtraArgs, o.Config.Spec.Scheduler.RawArgs)
 }
 
 // healthz checks a program that serves on loopback with the certificate cert.

@@ -91,6 +91,9 @@ func (l Layout) Identity() string { return l.data("identity.json", nil) }
 // Etcd is etcd's data directory.
 func (l Layout) Etcd(names ...string) string { return l.data("etcd", names) }
 
+// DB is where kine keeps its SQLite database.
+func (l Layout) DB(names ...string) string { return l.data("db", names) }
+
 // Containerd is containerd's root.
 func (l Layout) Containerd() string { return l.data("containerd", nil) }
 
@@ -122,6 +125,9 @@ func (l Layout) StatusSocket() string { return l.Run("status.sock") }
 
 // ContainerdSocket is containerd's API.
 func (l Layout) ContainerdSocket() string { return l.Run("containerd.sock") }
+
+// KineSocket is where kine answers, in a directory of its own.
+func (l Layout) KineSocket() string { return l.Run("kine", "kine.sock") }
 
 // PIDFile remembers the process of a child.
 func (l Layout) PIDFile(name string) string { return l.Run(name + ".pid") }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -38,41 +39,72 @@ type Identity struct {
 	// MemberName is the name among etcd's members; it stays when the host is renamed.
 	MemberName string `json:"memberName"`
 	State      State  `json:"state"`
+	// Founded are the values of k0s.yaml that were fixed when the cluster was founded, by path.
+	Founded map[string]string `json:"founded,omitempty"`
 
 	file string
 }
 
-// Found returns the identity of the controller that keeps its data in dataDir, making one where there
-// is neither identity nor data. storeExists tells whether the store's data is on the disk.
-func Found(dataDir, memberName string, storeExists bool) (*Identity, error) {
-	file := filepath.Join(dataDir, "identity.json")
-	content, err := os.ReadFile(file)
+func fileIn(dataDir string) string { return filepath.Join(dataDir, "identity.json") }
+
+// Read returns the identity of the node that keeps its data in dataDir; nil where there is none.
+func Read(dataDir string) (*Identity, error) {
+	id := &Identity{file: fileIn(dataDir)}
+	content, err := os.ReadFile(id.file)
 	if errors.Is(err, fs.ErrNotExist) {
-		if storeExists {
-			return nil, fmt.Errorf("%s holds the data of a cluster, but %s is missing, so there is no telling which: "+
-				"put the file back, or run `k0s reset` to give the data up", dataDir, file)
-		}
-		id := &Identity{ClusterID: uuid.NewString(), Role: Controller, MemberName: memberName, State: Founding, file: file}
-		return id, id.write()
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading this node's identity: %w", err)
 	}
-	id := &Identity{file: file}
 	if err := json.Unmarshal(content, id); err != nil {
-		return nil, fmt.Errorf("%s is damaged (%w): restore it from a backup, or run `k0s reset` to give this node's data up", file, err)
+		return nil, fmt.Errorf("%s is damaged (%w): restore it from a backup, or run `k0s reset` to give this node's data up", id.file, err)
 	}
+	return id, nil
+}
+
+// Found returns the identity of the controller that keeps its data in dataDir, making one where there
+// is neither identity nor data. store is the file or directory that is there if the store's data is;
+// empty for a store elsewhere, which is asked when it answers.
+func Found(dataDir, memberName, store string) (*Identity, error) {
+	storeExists, err := exists(store)
+	if err != nil {
+		return nil, fmt.Errorf("looking for the store's data: %w", err)
+	}
+	id, err := Read(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	file := fileIn(dataDir)
 	switch {
+	case id == nil && storeExists:
+		return nil, fmt.Errorf("%s holds the data of a cluster, but %s is missing, so there is no telling which: "+
+			"put the file back, or run `k0s reset` to give the data up", store, file)
+	case id == nil:
+		id := &Identity{ClusterID: uuid.NewString(), Role: Controller, MemberName: memberName, State: Founding, file: file}
+		return id, id.write()
 	case id.Role != Controller:
 		return nil, fmt.Errorf("this host is a %s of cluster %s: it cannot start as a controller before `k0s reset`", id.Role, id.ClusterID)
 	case id.State != Founding && id.State != Member:
 		return nil, fmt.Errorf("%s says that this host is %q of its cluster, which this k0s does not know: it was written by a newer k0s? "+
 			"Run that, or `k0s reset` to give this node's data up", file, id.State)
-	case id.State == Member && !storeExists:
-		return nil, fmt.Errorf("this host is a member of cluster %s, but its etcd data is gone from %s: "+
-			"restore it from a backup, or run `k0s reset` to start afresh; founding a second cluster in its place would lose the first", id.ClusterID, dataDir)
+	case id.State == Member && store != "" && !storeExists:
+		return nil, fmt.Errorf("this host is a member of cluster %s, but its data is gone from %s: "+
+			"restore it from a backup (and spec.storage, if that was changed), or run `k0s reset` to start afresh; "+
+			"founding a second cluster in its place would lose the first", id.ClusterID, store)
 	}
 	return id, nil
+}
+
+func exists(path string) (bool, error) {
+	if path == "" {
+		return false, nil
+	}
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // SetMember notes that the node belongs to the cluster now.
@@ -81,6 +113,15 @@ func (id *Identity) SetMember() error {
 		return nil
 	}
 	id.State = Member
+	return id.write()
+}
+
+// SetFounded notes the values of k0s.yaml that are fixed from now on.
+func (id *Identity) SetFounded(values map[string]string) error {
+	if maps.Equal(id.Founded, values) {
+		return nil
+	}
+	id.Founded = maps.Clone(values)
 	return id.write()
 }
 

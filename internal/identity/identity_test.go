@@ -9,19 +9,22 @@ import (
 
 func TestFound(t *testing.T) {
 	dir := t.TempDir()
-	first, err := Found(dir, "a", false)
+	missing := filepath.Join(dir, "store")
+	first, err := Found(dir, "a", missing)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Found(dir, "renamed", false) // founding was interrupted
+	again, err := Found(dir, "renamed", missing) // founding was interrupted
 	if err != nil || again.ClusterID != first.ClusterID || again.MemberName != "a" {
 		t.Fatalf("got %+v, %v", again, err)
 	}
 	if err := again.SetMember(); err != nil {
 		t.Fatal(err)
 	}
-	if id, err := Found(dir, "a", true); err != nil || id.State != Member || id.ClusterID != first.ClusterID {
-		t.Errorf("got %+v, %v", id, err)
+	for _, store := range []string{dir, ""} { // it is there; it is elsewhere
+		if id, err := Found(dir, "a", store); err != nil || id.State != Member || id.ClusterID != first.ClusterID {
+			t.Errorf("got %+v, %v", id, err)
+		}
 	}
 }
 
@@ -32,7 +35,7 @@ func TestRefusals(t *testing.T) {
 		want        string
 	}{
 		{"data without identity", "", true, "is missing"},
-		{"member without data", `{"clusterID":"c","role":"controller","state":"member"}`, false, "its etcd data is gone"},
+		{"member without data", `{"clusterID":"c","role":"controller","state":"member"}`, false, "its data is gone"},
 		{"another role", `{"clusterID":"c","role":"worker","state":"member"}`, true, "worker of cluster c"},
 		{"unknown state", `{"clusterID":"c","role":"controller","state":"joining"}`, false, "newer k0s"},
 		{"no state", `{"clusterID":"c","role":"controller"}`, true, "does not know"},
@@ -44,7 +47,11 @@ func TestRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := Found(dir, "a", tc.storeExists); err == nil || !strings.Contains(err.Error(), tc.want) {
+		store := filepath.Join(dir, "store")
+		if tc.storeExists {
+			store = dir
+		}
+		if _, err := Found(dir, "a", store); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v", tc.name, err)
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"sigs.k8s.io/yaml"
 
 	"k0s.io/k0s/internal/flags/flagstest"
 	"k0s.io/k0s/internal/host"
@@ -28,6 +31,10 @@ func options(t *testing.T, change func(*Options)) Options {
 		change(&o)
 	}
 	return o
+}
+
+var gates = []v1beta1.FeatureGate{
+	{Name: "All", Enabled: true}, {Name: "Proxy", Components: []string{"kube-proxy"}}, {Name: "Kubelet", Enabled: true, Components: []string{"kubelet"}},
 }
 
 func TestArgs(t *testing.T) {
@@ -61,6 +68,11 @@ func TestArgs(t *testing.T) {
 		{"kube-proxy in iptables mode", proxy(v1beta1.IPTablesProxyMode), func(o *Options) {
 			o.Config.Spec.Network.KubeProxy.IPTables = v1beta1.KubeProxyIPTables{MasqueradeBit: new(int32(15)), MasqueradeAll: true, LocalhostNodePorts: new(false)}
 		}, []string{"--proxy-mode=iptables", "--iptables-masquerade-bit=15", "--masquerade-all=true", "--iptables-localhost-nodeports=false"}, []string{"--iptables-sync"}},
+		{"kube-proxy's feature gates", proxy(v1beta1.NFTablesProxyMode), func(o *Options) {
+			o.Config.Spec.FeatureGates = gates
+			o.Config.Spec.Network.KubeProxy.ExtraArgs = map[string]string{"feature-gates": "All=false,Extra=true"}
+		}, []string{"--feature-gates=All=false,Extra=true,Proxy=false"}, nil},
+		{"the kubelet's feature gates are in its configuration", kubeletArgs, func(o *Options) { o.Config.Spec.FeatureGates = gates }, nil, []string{"--feature-gates"}},
 		{"kube-proxy: extraArgs override, rawArgs follow", proxy(v1beta1.NFTablesProxyMode), func(o *Options) {
 			o.Config.Spec.Network.KubeProxy.Args = v1beta1.Args{ExtraArgs: map[string]string{"conntrack-min": "7"}, RawArgs: []string{"--v=9"}}
 		}, []string{"--conntrack-min=7", "--v=9"}, []string{"--conntrack-min=0"}},
@@ -73,7 +85,7 @@ func TestArgs(t *testing.T) {
 
 func TestKubeletConfig(t *testing.T) {
 	o := options(t, func(o *Options) { o.Taints = []string{"a=b:NoSchedule", "c:NoExecute"} })
-	c, err := kubeletConfig(o, false, "/etc/resolv.conf")
+	c, err := KubeletConfig(o, false, "/etc/resolv.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,9 +102,86 @@ func TestKubeletConfig(t *testing.T) {
 	if !slices.Equal(c.RegisterWithTaints, want) {
 		t.Errorf("got taints %v", c.RegisterWithTaints)
 	}
-	if c, err := kubeletConfig(options(t, nil), true, ""); err != nil || c.CgroupDriver != "systemd" || *c.ResolverConfig != "" {
+	if c, err := KubeletConfig(options(t, nil), true, ""); err != nil || c.CgroupDriver != "systemd" || *c.ResolverConfig != "" {
 		t.Errorf("got %+v, %v", c, err)
 	}
+}
+
+func TestWorkerProfile(t *testing.T) {
+	profile := func(profile, values string) func(*Options) {
+		return func(o *Options) {
+			o.Profile = "a"
+			o.Taints = []string{"a=b:NoSchedule"}
+			o.Config.Spec.WorkerProfiles = []v1beta1.WorkerProfile{
+				{Name: "b", Values: &runtime.RawExtension{Raw: []byte(`{"maxPods": 1}`)}},
+				{Name: profile, Values: &runtime.RawExtension{Raw: []byte(values)}},
+			}
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*Options)
+		want   func(*kubeletv1beta1.KubeletConfiguration)
+	}{
+		{"no values", profile("a", ""), nil},
+		{"empty values", profile("a", "{}"), nil},
+		{"added", profile("a", `{"maxPods": 250, "evictionHard": {"memory.available": "5%"}}`), func(c *kubeletv1beta1.KubeletConfiguration) {
+			c.MaxPods, c.EvictionHard = 250, map[string]string{"memory.available": "5%"}
+		}},
+		{"replaced", profile("a", `{"failSwapOn": true, "eventRecordQPS": 5, "tlsMinVersion": "VersionTLS13"}`), func(c *kubeletv1beta1.KubeletConfiguration) {
+			c.FailSwapOn, c.EventRecordQPS, c.TLSMinVersion = new(true), new(int32(5)), "VersionTLS13"
+		}},
+		{"mappings are merged", profile("a", `{"authentication": {"anonymous": {"enabled": true}}}`), func(c *kubeletv1beta1.KubeletConfiguration) {
+			c.Authentication.Anonymous.Enabled = new(true)
+		}},
+		{"null takes back", profile("a", `{"makeIPTablesUtilChains": null, "authorization": {"mode": null}, "maxPods": null}`), func(c *kubeletv1beta1.KubeletConfiguration) {
+			c.MakeIPTablesUtilChains, c.Authorization.Mode = nil, ""
+		}},
+		{"the default one", func(o *Options) {
+			profile("default", `{"maxPods": 7}`)(o)
+			o.Profile = ""
+		}, func(c *kubeletv1beta1.KubeletConfiguration) { c.MaxPods = 7 }},
+		{"a named one does not build on the default one", func(o *Options) {
+			profile("default", `{"maxPods": 7}`)(o)
+			o.Config.Spec.WorkerProfiles = append(o.Config.Spec.WorkerProfiles, v1beta1.WorkerProfile{Name: "a", Values: &runtime.RawExtension{Raw: []byte(`{"podsPerCore": 5}`)}})
+		}, func(c *kubeletv1beta1.KubeletConfiguration) { c.PodsPerCore = 5 }},
+		{"feature gates", func(o *Options) {
+			profile("a", `{"featureGates": {"Own": true, "All": false}}`)(o)
+			o.Config.Spec.FeatureGates = gates
+		}, func(c *kubeletv1beta1.KubeletConfiguration) {
+			c.FeatureGates = map[string]bool{"All": false, "Kubelet": true, "Own": true}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := options(t, test.change)
+			want, err := builtinKubeletConfig(o, false, "/etc/resolv.conf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.want != nil {
+				test.want(want)
+			}
+			got, err := KubeletConfig(o, false, "/etc/resolv.conf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := asYAML(t, got), asYAML(t, want); got != want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+	if _, err := KubeletConfig(options(t, func(o *Options) { o.Profile = "none" }), false, ""); err == nil || !strings.Contains(err.Error(), `no worker profile "none"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func asYAML(t *testing.T, c *kubeletv1beta1.KubeletConfiguration) string {
+	t.Helper()
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestTaints(t *testing.T) {
@@ -121,12 +210,30 @@ func TestContainerdConfig(t *testing.T) {
 }
 
 func TestPorts(t *testing.T) {
-	config := v1beta1.Default()
-	if got := len(Ports(config)); got != 4 {
-		t.Errorf("got %d ports", got)
-	}
-	config.Spec.Network.KubeProxy.Disabled = true
-	if got := len(Ports(config)); got != 2 {
-		t.Errorf("without kube-proxy: got %d ports", got)
+	for _, test := range []struct {
+		name   string
+		change func(*Options)
+		want   []string
+	}{
+		{"default", nil, []string{":10250", "127.0.0.1:10248", "127.0.0.1:10249", "127.0.0.1:10256"}},
+		{"without kube-proxy", func(o *Options) { o.Config.Spec.Network.KubeProxy.Disabled = true }, []string{":10250", "127.0.0.1:10248"}},
+		{"by the profile", func(o *Options) {
+			o.Config.Spec.Network.KubeProxy.Disabled = true
+			o.Config.Spec.WorkerProfiles = []v1beta1.WorkerProfile{{Name: "default", Values: &runtime.RawExtension{
+				Raw: []byte(`{"address": "192.0.2.1", "port": 11250, "healthzPort": 11248, "healthzBindAddress": "0.0.0.0"}`)}}}
+		}, []string{"192.0.2.1:11250", "0.0.0.0:11248"}},
+	} {
+		ports, err := Ports(options(t, test.change))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, port := range ports {
+			got = append(got, port.String())
+		}
+		slices.Sort(got[min(2, len(got)):])
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
 	}
 }

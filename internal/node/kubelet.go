@@ -1,12 +1,17 @@
 package node
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
@@ -21,27 +26,63 @@ import (
 	"k0s.io/k0s/internal/process"
 )
 
-// kubeletHealthz is served on loopback without TLS.
-const kubeletHealthz = "http://127.0.0.1:10248/healthz"
-
 func kubelet(o Options) component.Component {
 	return process.Component(name.Kubelet, func() (process.Spec, error) {
 		if err := prepareKubelet(o); err != nil {
 			return process.Spec{}, err
 		}
 		return o.spec(name.Kubelet, kubeletArgs(o)), nil
-	}, probe.PlainHTTP(kubeletHealthz))
+	}, func(ctx context.Context) error {
+		_, healthz, err := kubeletListens(o)
+		if err != nil {
+			return err
+		}
+		return probe.PlainHTTP("http://" + healthz.String() + "/healthz")(ctx)
+	})
+}
+
+// kubeletListens is where the kubelet serves the API server, and its health without TLS.
+func kubeletListens(o Options) (server, healthz host.Port, err error) {
+	server = host.Port{Number: 10250, Usage: "the kubelet"}
+	healthz = host.Port{Address: "127.0.0.1", Number: 10248, Usage: "the kubelet's health"}
+	c, err := KubeletConfig(o, false, "")
+	if err != nil {
+		return server, healthz, err
+	}
+	if c.Address != "" && c.Address != "0.0.0.0" {
+		server.Address = c.Address
+	}
+	if c.Port != 0 {
+		server.Number = int(c.Port)
+	}
+	if c.HealthzPort != nil {
+		healthz.Number = int(*c.HealthzPort)
+	}
+	if c.HealthzBindAddress != "" {
+		healthz.Address = c.HealthzBindAddress
+	}
+	return server, healthz, nil
 }
 
 // prepareKubelet writes the kubelet's configuration, and down what it will leave on the host.
 func prepareKubelet(o Options) error {
+	config, err := KubeletConfig(o, useSystemdCgroups(), host.ResolvConf())
+	if err != nil {
+		return err
+	}
 	for _, dir := range []string{o.Layout.KubeletRoot, o.kubeletPKI(), o.Layout.VolumePlugins()} {
 		if err := host.MakeDir(dir, 0o755, 0); err != nil {
 			return err
 		}
 	}
-	// Paths that the kubelet has built in.
-	if err := o.Journal.AddUnlessThere(journal.Tree, "/var/log/pods", "/var/log/containers"); err != nil {
+	if dir := config.VolumePluginDir; dir != "" && dir != o.Layout.VolumePlugins() {
+		if err := o.Journal.MakeDir(dir); err != nil {
+			return err
+		}
+	}
+	// Paths that the kubelet has built in, unless a profile says otherwise.
+	logs := cmp.Or(config.PodLogsDir, "/var/log/pods")
+	if err := o.Journal.AddUnlessThere(journal.Tree, logs, "/var/log/containers"); err != nil {
 		return err
 	}
 	// Another kubelet may come to use these.
@@ -56,13 +97,10 @@ func prepareKubelet(o Options) error {
 		return err
 	}
 	for _, cgroup := range []string{"kubepods", "kubepods.slice"} {
-		if err := o.Journal.Add(journal.Entry{Kind: journal.Cgroup, Name: cgroup}); err != nil {
+		name := strings.Trim(path.Join("/", config.CgroupRoot, cgroup), "/")
+		if err := o.Journal.Add(journal.Entry{Kind: journal.Cgroup, Name: name}); err != nil {
 			return err
 		}
-	}
-	config, err := kubeletConfig(o, useSystemdCgroups(), host.ResolvConf())
-	if err != nil {
-		return err
 	}
 	content, err := yaml.Marshal(config)
 	if err != nil {
@@ -100,8 +138,33 @@ func kubeletArgs(o Options) []string {
 	return flags.Compute(args, o.KubeletArgs, nil)
 }
 
-// kubeletConfig is what this node's kubelet is to do; the rest are the kubelet's own defaults.
-func kubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*kubeletv1beta1.KubeletConfiguration, error) {
+// KubeletConfig is what this node's kubelet is to do: the settings of its profile, laid over ours;
+// the rest are the kubelet's own defaults. Where both have one, see v1beta1.WorkerProfile.
+func KubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*kubeletv1beta1.KubeletConfiguration, error) {
+	ours, err := builtinKubeletConfig(o, systemdCgroups, resolvConf)
+	if err != nil {
+		return nil, err
+	}
+	builtin, err := json.Marshal(ours)
+	if err != nil {
+		return nil, err
+	}
+	profile, err := o.Config.KubeletSettings(o.Profile)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := jsonpatch.MergePatch(builtin, profile)
+	if err != nil {
+		return nil, fmt.Errorf("laying worker profile %q over the built-in one: %w", o.Profile, err)
+	}
+	c := &kubeletv1beta1.KubeletConfiguration{}
+	if err := json.Unmarshal(merged, c); err != nil {
+		return nil, fmt.Errorf("worker profile %q: %w", o.Profile, err)
+	}
+	return c, nil
+}
+
+func builtinKubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*kubeletv1beta1.KubeletConfiguration, error) {
 	taints, err := parseTaints(o.Taints)
 	if err != nil {
 		return nil, err

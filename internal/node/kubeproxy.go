@@ -93,5 +93,5 @@ func kubeProxyArgs(o Options, mode v1beta1.KubeProxyMode) []string {
 			args["iptables-min-sync-period"] = period.String()
 		}
 	}
-	return flags.Compute(args, s.ExtraArgs, s.RawArgs)
+	return flags.Compute(args.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeProxy)), s.ExtraArgs, s.RawArgs)
 }

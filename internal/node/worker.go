@@ -26,6 +26,8 @@ type Options struct {
 	// Labels and Taints the node registers with.
 	Labels map[string]string
 	Taints []string
+	// Profile names the worker profile; empty for the default one.
+	Profile string
 	// KubeletArgs override the kubelet's flags.
 	KubeletArgs map[string]string
 	// CloudProvider leaves initialising the node to an external cloud provider.
@@ -61,18 +63,19 @@ func Worker(o Options, needs Needs) component.Set {
 		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))
 	}
 	if o.Config.Spec.Network.KubeProxy.Disabled {
-		set = set.Without(name.KubeProxy)
+		set = append(set.Without(name.KubeProxy), withoutKubeProxy(o).Needs("helpers"))
 	}
 	return set
 }
 
 // Ports lists what a worker listens on.
-func Ports(c *v1beta1.ClusterConfig) []host.Port {
-	ports := []host.Port{
-		{Number: 10250, Usage: "the kubelet"},
-		{Address: "127.0.0.1", Number: 10248, Usage: "the kubelet's health"},
+func Ports(o Options) ([]host.Port, error) {
+	kubelet, healthz, err := kubeletListens(o)
+	if err != nil {
+		return nil, err
 	}
-	if proxy := c.Spec.Network.KubeProxy; !proxy.Disabled {
+	ports := []host.Port{kubelet, healthz}
+	if proxy := o.Config.Spec.Network.KubeProxy; !proxy.Disabled {
 		for address, usage := range map[string]string{
 			proxy.MetricsBindAddress: "kube-proxy's metrics (spec.network.kubeProxy.metricsBindAddress)",
 			proxy.HealthzBindAddress: "kube-proxy's health (spec.network.kubeProxy.healthzBindAddress)",
@@ -82,7 +85,7 @@ func Ports(c *v1beta1.ClusterConfig) []host.Port {
 			}
 		}
 	}
-	return ports
+	return ports, nil
 }
 
 // spec is what all of a worker's programs have in common. Helpers are found before the host's

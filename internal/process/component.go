@@ -31,7 +31,14 @@ func Component(name string, spec func() (Spec, error), ready func(context.Contex
 			if ready == nil {
 				return nil
 			}
-			return probe.Until(ctx, ready, running.Load().Broken)
+			p := running.Load()
+			return probe.Until(ctx, func(ctx context.Context) error {
+				err := ready(ctx)
+				if err != nil && p.spec.Patient {
+					err = p.whatItSays(err)
+				}
+				return err
+			}, p.Broken)
 		},
 		Process: func() component.Process {
 			if p := running.Load(); p != nil {

@@ -3,6 +3,7 @@ package process
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,9 @@ const maxLine = 64 << 10
 
 // Relay copies a child's output to log, one record per line, at the severity the line itself
 // states (klog, zap's JSON, logrus). A line that states none continues the one before it. Each
-// message is also given to each of also. It returns when r ends.
-func Relay(r io.Reader, log *slog.Logger, also ...func(msg string)) {
+// message is also given to each of also. redact, if there is one, changes each message before. Relay
+// returns when r ends.
+func Relay(r io.Reader, log *slog.Logger, redact func(string) string, also ...func(msg string)) {
 	in := bufio.NewReaderSize(r, maxLine)
 	last := slog.LevelInfo
 	for {
@@ -31,6 +33,9 @@ func Relay(r io.Reader, log *slog.Logger, also ...func(msg string)) {
 		}
 		if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
 			level, msg, ok := parseLine(string(line))
+			if redact != nil {
+				msg = redact(msg)
+			}
 			if !ok {
 				level = last
 			}
@@ -55,11 +60,13 @@ func parseLine(line string) (level slog.Level, msg string, ok bool) {
 		return klogLevels[line[0]], msg, true
 	case strings.HasPrefix(line, "{"):
 		var entry struct {
-			Level string `json:"level"`
-			Msg   string `json:"msg"`
+			Level    string `json:"level"`
+			Severity string `json:"severity"` // kine's word for level, and message for msg
+			Msg      string `json:"msg"`
+			Message  string `json:"message"`
 		}
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Level != "" {
-			return levelOf(entry.Level), jsonMessage(line, entry.Msg), true
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Level+entry.Severity != "" {
+			return levelOf(cmp.Or(entry.Level, entry.Severity)), jsonMessage(line, cmp.Or(entry.Msg, entry.Message)), true
 		}
 	case strings.HasPrefix(line, "time="):
 		if _, rest, found := strings.Cut(line, " level="); found {
@@ -100,7 +107,7 @@ func jsonMessage(line, msg string) string {
 	if json.Unmarshal([]byte(line), &fields) != nil {
 		return line
 	}
-	for _, header := range []string{"level", "ts", "time", "msg", "logger"} {
+	for _, header := range []string{"level", "severity", "ts", "time", "msg", "message", "logger"} {
 		delete(fields, header)
 	}
 	if len(fields) == 0 {

@@ -53,6 +53,11 @@ type Spec struct {
 	PIDFile string
 	// Log receives the child's output, line by line, with the severity found in it.
 	Log *slog.Logger
+	// Redact takes out of a line of the output what nobody is to read. It may be nil.
+	Redact func(line string) string
+	// Patient children may end as often as they like before they are ready: what they wait for is
+	// elsewhere.
+	Patient bool
 }
 
 // Process is a supervised child.
@@ -116,11 +121,21 @@ const hopeless = 5
 func (p *Process) Broken() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.restarts < hopeless {
+	if p.spec.Patient || p.restarts < hopeless {
 		return nil
 	}
 	return fmt.Errorf("%s has ended %d times without becoming ready, the last time with %q; its last words: %s",
 		p.spec.Name, p.restarts, p.lastExit, strings.Join(p.lastLog, " | "))
+}
+
+// whatItSays adds to why a child is not ready the last that it said itself.
+func (p *Process) whatItSays(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lastLog) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; %s said: %s", err, p.spec.Name, p.lastLog[len(p.lastLog)-1])
 }
 
 // lastWords is how many lines of a child's log are kept for errors.
@@ -228,7 +243,7 @@ func (p *Process) runOnce(ctx context.Context, started func(error)) error {
 		return err
 	}
 	relayed := make(chan struct{})
-	go func() { defer close(relayed); Relay(out, p.spec.Log, p.remember); out.Close() }()
+	go func() { defer close(relayed); Relay(out, p.spec.Log, p.spec.Redact, p.remember); out.Close() }()
 	p.mu.Lock()
 	p.pid, p.since = cmd.Process.Pid, time.Now()
 	p.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,6 +31,7 @@ func TestParseLine(t *testing.T) {
 		{`W1122 10:50:16.123456       1 main.go:1] careful`, slog.LevelWarn, `main.go:1] careful`, true},
 		{`{"level":"warn","ts":"2026","caller":"a.go:1","msg":"slow"}`, slog.LevelWarn, `slow {"caller":"a.go:1"}`, true},
 		{`{"level":"fatal","msg":"gone"}`, slog.LevelError, "gone", true},
+		{`{"severity":"warning","time":"2026","message":"slow","took":3}`, slog.LevelWarn, `slow {"took":3}`, true},
 		{`time="2026-11-22T10:00:00Z" level=error msg="failed" error="y"`, slog.LevelError, `msg="failed" error="y"`, true},
 		{`time="2026-11-22T10:00:00Z" level=debug msg=x`, slog.LevelDebug, `msg=x`, true},
 		{"goroutine 1 [running]:", slog.LevelInfo, "goroutine 1 [running]:", false},
@@ -46,7 +48,7 @@ func TestParseLine(t *testing.T) {
 func TestRelayKeepsSeverityOfContinuedLines(t *testing.T) {
 	var out bytes.Buffer
 	Relay(strings.NewReader("E1122 10:50:16.123456 1 a.go:1] panic\n\tgoroutine 1\n"+strings.Repeat("x", 2*maxLine)+"\nI1122 10:50:16.123456 1 a.go:2] fine\n"),
-		slog.New(slog.NewTextHandler(&out, nil)))
+		slog.New(slog.NewTextHandler(&out, nil)), nil)
 	var levels []string
 	for line := range strings.Lines(out.String()) {
 		for field := range strings.FieldsSeq(line) {
@@ -63,11 +65,22 @@ func TestRelayKeepsSeverityOfContinuedLines(t *testing.T) {
 func TestRelayKeepsTheHeadOfAnOverlongLine(t *testing.T) {
 	head, tail := "head"+strings.Repeat("h", maxLine-4), strings.Repeat("t", maxLine+maxLine/2)
 	var got []string
-	Relay(strings.NewReader(head+tail+"\nnext\n"), slog.New(slog.DiscardHandler), func(msg string) { got = append(got, msg) })
+	Relay(strings.NewReader(head+tail+"\nnext\n"), slog.New(slog.DiscardHandler), nil, func(msg string) { got = append(got, msg) })
 	if len(got) != 2 || got[0] != head || got[1] != "next" {
 		for _, line := range got {
 			t.Errorf("got a line of %d bytes: %.20s…%s", len(line), line, line[max(0, len(line)-20):])
 		}
+	}
+}
+
+func TestRelayRedacts(t *testing.T) {
+	var out bytes.Buffer
+	var got []string
+	Relay(strings.NewReader("time=x level=info msg=\"a://u:pa&ss@h\"\n{\"severity\":\"error\",\"message\":\"no pa\\u0026ss\"}\nplain pa&ss\n"),
+		slog.New(slog.NewTextHandler(&out, nil)), func(line string) string { return strings.ReplaceAll(line, "pa&ss", "***") },
+		func(msg string) { got = append(got, msg) })
+	if want := []string{`msg="a://u:***@h"`, "no ***", "plain ***"}; !slices.Equal(got, want) || strings.Contains(out.String(), "ss") {
+		t.Errorf("got %q and the log\n%s", got, out.String())
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,7 +151,11 @@ func (c *Cluster) connect() error {
 	if err != nil {
 		return err
 	}
-	config.Host = "https://" + c.Host.IP + ":6443"
+	server, err := url.Parse(config.Host)
+	if err != nil {
+		return err
+	}
+	config.Host = "https://" + net.JoinHostPort(c.Host.IP, server.Port())
 	config.QPS, config.Burst = 200, 400
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

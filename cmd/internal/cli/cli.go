@@ -95,7 +95,7 @@ func (f *Flags) ServeProfiles(log *slog.Logger) {
 // DefaultLogLevels of the programs. From 1 on, those of Kubernetes print every flag they have.
 func DefaultLogLevels() map[string]string {
 	return map[string]string{
-		"containerd": "info", "etcd": "info", "konnectivity-server": "0", "konnectivity-agent": "0",
+		"containerd": "info", "etcd": "info", "kine": "info", "konnectivity-server": "0", "konnectivity-agent": "0",
 		"kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0", "kubelet": "0", "kube-proxy": "0",
 	}
 }

@@ -11,6 +11,7 @@ const (
 	KubeProxy             = "kube-proxy"
 	Kubectl               = "kubectl"
 	Etcd                  = "etcd"
+	Kine                  = "kine"
 	Containerd            = "containerd"
 	Ctr                   = "ctr"
 	KonnectivityServer    = "konnectivity-server"

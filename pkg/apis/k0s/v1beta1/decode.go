@@ -125,7 +125,11 @@ func parseDocument(data []byte) (*yaml.Node, *Problem) {
 			return doc, nil
 		}
 		if err != nil {
-			return nil, &Problem{Reason: "not valid YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+			reason := "not valid YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")
+			if bytes.Contains(data, []byte("\t")) && strings.Contains(reason, "cannot start any token") {
+				reason += ": indent with spaces, not with tabs"
+			}
+			return nil, &Problem{Reason: reason}
 		}
 		if len(node.Content) == 0 || isNull(node.Content[0]) {
 			continue
@@ -310,6 +314,11 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 
 // ownJSON sets a value of a type that decodes itself from JSON.
 func (d *decoder) ownJSON(path string, n *yaml.Node, v reflect.Value) {
+	before := len(d.problems)
+	if d.note(path, n); len(d.problems) > before {
+		d.undecoded = append(d.undecoded, path)
+		return
+	}
 	target := reflect.New(v.Type())
 	var content any
 	err := n.Decode(&content)
@@ -328,6 +337,25 @@ func (d *decoder) ownJSON(path string, n *yaml.Node, v reflect.Value) {
 	default:
 		d.undecoded = append(d.undecoded, path)
 		d.problem(n, path, nil, "%s", err)
+	}
+}
+
+// note remembers the lines of what others will decode, and refuses the keys that
+// are refused everywhere.
+func (d *decoder) note(path string, n *yaml.Node) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for _, e := range d.entries(path, n) {
+			child := join(path, e.name)
+			d.lines[child] = e.key.Line
+			d.note(child, e.value)
+		}
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			child := fmt.Sprintf("%s[%d]", path, i)
+			d.lines[child] = item.Line
+			d.note(child, item)
+		}
 	}
 }
 

@@ -218,6 +218,7 @@ func TestRefused(t *testing.T) {
 	for _, test := range []struct{ name, file, want string }{
 		// The file
 		{"not YAML", "spec: [", "not valid YAML: line 1: did not find expected node content"},
+		{"tabs", "spec:\n\tapi: {}", "not valid YAML: line 2: found character that cannot start any token: indent with spaces, not with tabs"},
 		{"a list", "- a", "line 1: must be a mapping of names to values, not a list"},
 		{"a word", "hello", `line 1: must be a mapping of names to values, not "hello"`},
 		{"two documents", "spec: {}\n---\nspec: {}", "line 3: a second YAML document: k0s.yaml must have only one"},
@@ -537,11 +538,30 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(defaults)
+	for _, pattern := range []string{"*.yaml", "testdata/*.yaml", "../../../../docs/examples/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
 	for _, seed := range []string{
 		"", "a: &a [*a]", "spec: &a {api: *a}", "{}\n---\n{}", "spec: {api: {<<: {port: 1}}}", "? [a]\n: b",
 		"spec: {api: {sans: [a, 1.2.3.4], extraArgs: {v: 0x5, a: '\\n'}, ca: {expiresAfter: 1h}}}",
 		"metadata: {labels: {a: b}, creationTimestamp: 2026-01-01, managedFields: [{fieldsV1: {a: b}}]}",
 		"spec: {network: {kubeProxy: {iptables: {masqueradeBit: 3}}, kuberouter: {autoMTU: no, mtu: 1400}}}",
+		"spec: {workerProfiles: [{name: a, values: {maxPods: 1e3, evictionHard: {memory.available: 5%}, x: [1, .5, ~, {}]}}]}",
+		"spec: {featureGates: [{name: A, enabled: yes, components: [kubelet]}], images: {repository: a.b/c}}",
+		"spec: {storage: {type: kine, kine: {dataSource: 'postgres://a:b@c/d?e=f'}, etcd: {externalCluster: {endpoints: ['https://e'], etcdPrefix: /a}}}}",
+		"spec: {network: {coreDNS: {patches: [{target: {kind: A, name: b}, patch: {type: JSON, content: '[{op: add, path: /a}]'}}]}}}",
+		"spec: {network: {controlPlaneLoadBalancing: {keepalived: {vrrpInstances: [{virtualIPs: [1.2.3.4/5], authPass: a}], virtualServers: [{ipAddress: '::1', delayLoop: 1s}]}}}}",
+		"spec: {extensions: {helm: {charts: [{name: a, namespace: b, timeout: 5, values: 'a: b'}]}}}",
 	} {
 		f.Add([]byte(seed))
 	}

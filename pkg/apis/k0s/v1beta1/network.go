@@ -36,9 +36,9 @@ const (
 
 // NetworkSpec configures pod and service networking.
 type NetworkSpec struct {
-	// Provider connects the pods: kuberouter (built in), calico, or custom:
-	// bring your own CNI plugin. It is recorded when the cluster is founded;
-	// only a new cluster can have another one.
+	// Provider connects the pods: kuberouter (built in), or custom: bring your
+	// own CNI plugin. It is recorded when the cluster is founded; only a new
+	// cluster can have another one.
 	Provider NetworkProvider `json:"provider" scope:"cluster" change:"redeploy" enum:"kuberouter,custom" known:"calico" example:"custom"`
 	// PodCIDR is the IPv4 network pod addresses are taken from. Each node gets
 	// a /24 of it (node-cidr-mask-size in spec.controllerManager.extraArgs).

@@ -16,12 +16,17 @@ type Programs interface {
 	Flags(program string) []string
 	// Features lists the names of a component's feature gates.
 	Features(component string) []string
-	// CheckKubelet tells what is wrong with a worker profile's values, as JSON,
-	// by the rules of the kubelet.
-	CheckKubelet(values []byte) []error
+	// CheckFeatures tells by name what is wrong with values for feature gates that
+	// a component knows, alone and together.
+	CheckFeatures(component string, gates map[string]bool) map[string]string
+	// CheckKubelet tells what is wrong with settings, as of
+	// [ClusterConfig.KubeletSettings], by the rules of the kubelet. The paths are
+	// those in the settings; empty for all of them.
+	CheckKubelet(settings []byte) field.ErrorList
 }
 
-// validateWith returns what the programs refuse.
+// validateWith returns what the programs refuse. It asks only about what the file
+// has: the answers take time.
 func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 	spec := field.NewPath("spec")
 	var errs field.ErrorList
@@ -37,48 +42,37 @@ func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 		{"kine", spec.Child("storage", "kine"), c.Spec.Storage.Kine.Args},
 		{"kube-proxy", spec.Child("network", "kubeProxy"), c.Spec.Network.KubeProxy.Args},
 	} {
-		known := programs.Flags(p.name)
-		for _, name := range slices.Sorted(maps.Keys(p.args.ExtraArgs)) {
-			if len(known) > 0 && !slices.Contains(known, name) {
-				errs = append(errs, field.Forbidden(p.path.Child("extraArgs").Key(name),
-					fmt.Sprintf("%s has no such flag%s", p.name, nearest(name, known))))
-			}
-		}
-	}
-	for i, gate := range c.Spec.FeatureGates {
-		path := spec.Child("featureGates").Index(i).Child("name")
-		components := gate.Components
-		if len(components) == 0 {
-			components = GatedComponents()
-		}
-		var all []string
-		known := false
-		for _, component := range components {
-			features := programs.Features(component)
-			all = append(all, features...)
-			known = known || slices.Contains(features, gate.Name)
-			if len(gate.Components) > 0 && !slices.Contains(features, gate.Name) {
-				errs = append(errs, field.Invalid(path, gate.Name, fmt.Sprintf("%s has no such feature%s", component, nearest(gate.Name, features))))
-				known = true // and said what there is to say
-			}
-		}
-		if !known {
-			errs = append(errs, field.Invalid(path, gate.Name, "Kubernetes has no such feature"+nearest(gate.Name, all)))
-		}
-	}
-	for i, profile := range c.Spec.WorkerProfiles {
-		if profile.Values == nil {
+		if len(p.args.ExtraArgs) == 0 {
 			continue
 		}
-		for _, err := range programs.CheckKubelet(profile.Values.Raw) {
-			errs = append(errs, field.Forbidden(spec.Child("workerProfiles").Index(i).Child("values"), err.Error()))
+		known := programs.Flags(p.name)
+		for _, name := range slices.Sorted(maps.Keys(p.args.ExtraArgs)) {
+			path := p.path.Child("extraArgs").Key(name)
+			switch {
+			case len(known) > 0 && !slices.Contains(known, name):
+				errs = append(errs, field.Forbidden(path, p.name+" has no such flag"+Nearest(name, known)))
+			case name == FeatureGatesFlag && slices.Contains(GatedComponents(), p.name):
+				errs = append(errs, c.checkExtraGates(path, p.name, p.args.ExtraArgs[name], programs)...)
+			}
 		}
 	}
-	return errs
+	gates := c.FeatureGatesOf("kubelet")
+	if len(c.Spec.FeatureGates) > 0 {
+		problems := c.checkFeatureGates(spec.Child("featureGates"), programs)
+		if len(problems) == 0 && len(gates) > 0 {
+			problems = checkKubeletGates(spec.Child("featureGates"), gates, programs)
+		}
+		if len(problems) > 0 {
+			gates = nil // the profiles are not to blame
+		}
+		errs = append(errs, problems...)
+	}
+	return append(errs, c.checkProfiles(spec.Child("workerProfiles"), gates, programs)...)
 }
 
-// nearest is what a misspelt name was probably meant to be, if anything is near.
-func nearest(name string, names []string) string {
+// Nearest puts into words what a misspelt name was probably meant to be; empty if
+// none of the names is near.
+func Nearest(name string, names []string) string {
 	if best := closest(name, names); best != "" {
 		return fmt.Sprintf(": did you mean %q?", best)
 	}

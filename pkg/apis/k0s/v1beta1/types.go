@@ -87,7 +87,8 @@ type ClusterSpec struct {
 // Args are further command line arguments for a program.
 type Args struct {
 	// ExtraArgs are flags by name, without leading dashes. They replace the
-	// value k0s would give. A name the program does not know is refused.
+	// value k0s would give; feature-gates are added to spec.featureGates. A name
+	// the program does not know is refused.
 	ExtraArgs map[string]string `json:"extraArgs,omitempty" scope:"cluster" change:"restart" example:"{v: \"2\"}"`
 	// RawArgs are appended to the command line as they are, after all others;
 	// a flag may be repeated.
@@ -203,7 +204,7 @@ type PatchSpec struct {
 type FeatureGate struct {
 	// Name of the feature as Kubernetes writes it. Required, once per component.
 	// A name that none of the components knows is refused.
-	Name string `json:"name" scope:"cluster" change:"restart" example:"SidecarContainers"`
+	Name string `json:"name" scope:"cluster" change:"restart" example:"HPAScaleToZero"`
 	// Enabled turns the feature on; false turns it off.
 	Enabled bool `json:"enabled" scope:"cluster" change:"restart" example:"true"`
 	// Components are the programs it concerns. Empty: all five, where they know

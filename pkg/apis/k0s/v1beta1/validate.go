@@ -163,6 +163,7 @@ func (c *ClusterConfig) Warnings() []string {
 			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", path, why))
 		}
 	})
+	warnings = append(warnings, inertProfiles(c.Spec.WorkerProfiles)...)
 	return append(warnings, c.inert()...)
 }
 

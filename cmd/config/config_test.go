@@ -1,0 +1,134 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// run is what `k0s ARGS` prints and fails with. FILE in args is a file with the
+// given content, which is also the standard input.
+func run(t *testing.T, content string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "k0s.yaml")
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "FILE", file)
+	}
+	root := &cobra.Command{Use: "k0s", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(Command(programs{}))
+	root.AddCommand(Deprecated(programs{})...)
+	var out, errs strings.Builder
+	root.SetIn(strings.NewReader(content))
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	root.SetArgs(args)
+	err = root.Execute()
+	clean := func(s string) string { return strings.ReplaceAll(s, file, "FILE") }
+	if err != nil {
+		return clean(out.String()), clean(errs.String()), &cleanError{clean(err.Error())}
+	}
+	return clean(out.String()), clean(errs.String()), nil
+}
+
+type cleanError struct{ text string }
+
+func (e *cleanError) Error() string { return e.text }
+
+// programs know one flag, and are asked nothing else.
+type programs struct{ v1beta1.Programs }
+
+func (programs) Flags(string) []string { return []string{"audit-log-path"} }
+
+func TestCommand(t *testing.T) {
+	const address = "  api: {address: 192.0.2.1}\n"
+	for _, tc := range []struct {
+		name, content, args string
+		stdout, stderr, err string
+	}{
+		{"create", "", "config create", v1beta1.DefaultFile(false), "", ""},
+		{"create with images", "", "config create --include-images", v1beta1.DefaultFile(true), "", ""},
+		{"the old name", "", "default-config --include-images", v1beta1.DefaultFile(true), "", ""},
+		{"create wants no arguments", "", "config create x", "", "", `k0s config create takes no arguments, got ["x"]`},
+
+		{"defaults", v1beta1.DefaultFile(false), "config validate -c FILE", "FILE is valid.\n", "", ""},
+		{"defaults with images", v1beta1.DefaultFile(true), "config validate --config FILE", "FILE is valid.\n", "", ""},
+		{"standard input", "spec: {}", "config validate -c -", "stdin is valid.\n", "", ""},
+		{"empty", "", "config validate -c FILE", "FILE is valid.\n", "", ""},
+		{"the other old name", "spec: {}", "validate config -c FILE", "FILE is valid.\n", "", ""},
+		{"for another host", "spec: {}", "config validate -c FILE --other-host", "FILE is valid.\n", "", ""},
+		{"no file", "", "config validate", "", "", `required flag(s) "config" not set`},
+		{"missing file", "", "config validate -c FILE.not", "", "", "read the configuration: open FILE.not: no such file or directory"},
+		{"a directory", "", "config validate -c /", "", "", "read the configuration from /: read /: is a directory"},
+		{"arguments", "", "config validate FILE", "", "", `k0s config validate takes no arguments, got ["FILE"]`},
+
+		{"every problem, a line each", "spec:\n  api:\n    prot: 1\n    extraArgs: {audit-log-pth: /x}\n  network:\n    podCIDR: 10.0.0.0\n", "config validate -c FILE", "", "",
+			"FILE:3: spec.api.prot: unknown field: did you mean \"port\"?\n" +
+				"FILE:4: spec.api.extraArgs[audit-log-pth]: kube-apiserver has no such flag: did you mean \"audit-log-path\"?\n" +
+				"FILE:6: spec.network.podCIDR: invalid value \"10.0.0.0\": must be a CIDR such as 10.244.0.0/16"},
+		{"problems of the standard input", "spec: []", "config validate -c -", "", "",
+			"stdin:1: spec: must be a mapping of names to values, not a list"},
+		{"a warning", "spec:\n" + address + "  telemetry: {enabled: true}\n", "config validate -c FILE", "FILE is valid.\n",
+			"Warning: spec.telemetry.enabled has no effect: k0s sends no telemetry\n", ""},
+		{"an address in the way", "spec: {api: {address: 10.244.0.1}}\n", "config validate -c FILE --other-host", "", "",
+			"FILE:1: spec.network.podCIDR: invalid value \"10.244.0.0/16\": contains the host's address 10.244.0.1 (spec.api.address): choose another network"},
+
+		{"line ends of Windows", "spec:\r\n  api:\r\n    port: 443\r\n", "config validate -c FILE", "FILE is valid.\n", "", ""},
+		{"and the lines are counted", "spec:\r\n  api:\r\n    port: 0\r\n", "config validate -c FILE", "", "",
+			"FILE:3: spec.api.port: invalid value 0: must be a port from 1 to 65535"},
+		{"a byte order mark", "\ufeffspec:\n  api:\n    port: 443\n", "config validate -c FILE", "FILE is valid.\n", "", ""},
+		{"tabs", "spec:\n\tapi:\n\t\tport: 443\n", "config validate -c FILE", "", "",
+			"FILE: not valid YAML: line 2: found character that cannot start any token"},
+		{"a tab behind blanks", "spec:\n  api:\n  \tport: 443\n", "config validate -c FILE", "", "", "FILE: not valid YAML: line 3: "},
+		{"not UTF-8", "spec: {api: {sans: [\xff]}}\n", "config validate -c FILE", "", "", "FILE: not valid YAML: "},
+		{"binary", "\x7fELF\x00\x01", "config validate -c FILE", "", "", "FILE: not valid YAML: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			stdout, stderr, err := run(t, tc.content, strings.Fields(tc.args)...)
+			if !strings.HasSuffix(stdout, tc.stdout) || tc.stdout == "" && stdout != "" {
+				t.Errorf("printed %q, want %q", stdout, tc.stdout)
+			}
+			if stderr != tc.stderr && !strings.Contains(stdout+stderr, "is deprecated, use `k0s config ") {
+				t.Errorf("complained %q, want %q", stderr, tc.stderr)
+			}
+			switch {
+			case tc.err == "" && err != nil, tc.err != "" && (err == nil || !strings.HasPrefix(err.Error(), tc.err)):
+				t.Errorf("failed with %v, want %q", err, tc.err)
+			}
+		})
+	}
+}
+
+// TestThisHost: a network that this host's address lies in is refused, as
+// `k0s controller` would; for another host it is fine.
+func TestThisHost(t *testing.T) {
+	address, err := host.PrimaryAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if address.IsLoopback() || !address.Is4() {
+		t.Logf("this host has no address of use, only %s", address)
+		return
+	}
+	network, err := address.Prefix(24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "spec: {network: {serviceCIDR: 198.18.0.0/16, podCIDR: " + network.String() + "}}"
+	_, _, err = run(t, file, "config", "validate", "-c", "FILE")
+	if err == nil || !strings.Contains(err.Error(), "contains the host's address "+address.String()) {
+		t.Errorf("got %v", err)
+	}
+	stdout, _, err := run(t, file, "config", "validate", "-c", "FILE", "--other-host")
+	if err != nil || stdout != "FILE is valid.\n" {
+		t.Errorf("got %q, %v", stdout, err)
+	}
+}

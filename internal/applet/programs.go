@@ -1,0 +1,399 @@
+package applet
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	kineapp "github.com/k3s-io/kine/pkg/app"
+	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/server/v3/embed"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/cli/globalflag"
+	"k8s.io/component-base/featuregate"
+	"k8s.io/component-base/logs"
+	"k8s.io/klog/v2"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	controllermanageroptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	kubeletoptions "k8s.io/kubernetes/cmd/kubelet/app/options"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	kubeletscheme "k8s.io/kubernetes/pkg/kubelet/apis/config/scheme"
+	kubeletvalidation "k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/kubelet/cm"
+	"k8s.io/kubernetes/pkg/kubelet/eviction"
+	kjson "sigs.k8s.io/json"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/node"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// Programs answers what only the programs themselves can tell about a configuration: see
+// v1beta1.Programs. Nothing is made ready for it, and nothing stays changed in the process.
+type Programs struct{}
+
+// Flags lists the names of a program's flags, without --version; none if they are not known. The
+// programs' commands are not asked: making one takes over the process' signals.
+func (Programs) Flags(program string) []string {
+	var names []string
+	add := func(sets ...*pflag.FlagSet) {
+		for _, set := range sets {
+			set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		}
+	}
+	addSections := func(sections cliflag.NamedFlagSets) {
+		globalflag.AddGlobalFlags(sections.FlagSet("global"), program, logs.SkipLoggingConfigurationFlags())
+		add(slices.Collect(maps.Values(sections.FlagSets))...)
+	}
+	set := pflag.NewFlagSet(program, pflag.ContinueOnError)
+	set.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	switch program {
+	case name.KubeAPIServer:
+		addSections(apiserveroptions.NewServerRunOptions().Flags())
+	case name.KubeControllerManager:
+		options, err := controllermanageroptions.NewKubeControllerManagerOptions()
+		if err != nil {
+			return nil
+		}
+		addSections(options.Flags(controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(), controllermanager.ControllerAliases()))
+	case name.KubeScheduler:
+		addSections(*scheduleroptions.NewOptions().Flags)
+	case name.Kubelet:
+		config, err := kubeletoptions.NewKubeletConfiguration()
+		if err != nil {
+			return nil
+		}
+		kubeletoptions.NewKubeletFlags().AddFlags(set)
+		kubeletoptions.AddKubeletConfigFlags(set, config)
+		set.AddGoFlagSet(flag.CommandLine) // cAdvisor's
+		add(set)
+	case name.KubeProxy:
+		proxy.NewOptions().AddFlags(set)
+		set.AddGoFlagSet(flag.CommandLine)
+		add(set)
+	case name.Etcd:
+		flags := flag.NewFlagSet(program, flag.ContinueOnError)
+		embed.NewConfig().AddFlags(flags)
+		flags.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+		// These three are etcd's command's own.
+		names = append(names, "config-file", "initial-cluster-state", "discovery-fallback")
+	case name.Kine:
+		for _, f := range kineapp.New().Flags {
+			names = append(names, f.Names()...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Features lists the names of a component's feature gates. All components know all of them: they
+// are one executable, with one registry.
+func (Programs) Features(string) []string {
+	var names []string
+	for feature := range utilfeature.DefaultMutableFeatureGate.GetAll() {
+		names = append(names, string(feature))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// CheckFeatures tells by name what is wrong with values for known feature gates.
+func (Programs) CheckFeatures(_ string, gates map[string]bool) map[string]string {
+	problems := map[string]string{}
+	known := utilfeature.DefaultMutableFeatureGate.GetAll()
+	for name, enabled := range gates {
+		if spec := known[featuregate.Feature(name)]; spec.LockToDefault && spec.Default != enabled {
+			problems[name] = fmt.Sprintf("is locked: Kubernetes has it always %s, leave it out", map[bool]string{true: "on", false: "off"}[spec.Default])
+		}
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	// What is left are features that need others, which may be on because of AllAlpha or AllBeta.
+	blame := slices.SortedFunc(maps.Keys(gates), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) // no name is taken for a part of another
+	})
+	err := utilfeature.DefaultMutableFeatureGate.DeepCopy().(featuregate.MutableFeatureGateWithLogger).SetFromMapWithLogger(klog.Logger{}, gates)
+	for _, problem := range split(err) {
+		i := max(0, slices.IndexFunc(blame, func(name string) bool { return strings.Contains(problem, name) }))
+		problems[blame[i]] = cmp.Or(problems[blame[i]], "cannot be: "+problem)
+	}
+	return problems
+}
+
+// CheckKubelet tells what is wrong with settings that are to be laid over k0s' own.
+func (p Programs) CheckKubelet(settings []byte) field.ErrorList {
+	if errs := decodeStrictly(settings, &kubeletv1beta1.KubeletConfiguration{}); len(errs) > 0 {
+		return errs
+	}
+	merged, err := mergeKubelet(settings)
+	if err != nil {
+		return field.ErrorList{allOfThem(err.Error())}
+	}
+	if errs := p.checkKubeletGates(merged.FeatureGates); len(errs) > 0 {
+		return errs // with which the defaults would panic
+	}
+	// The kubelet will log what it thinks of the gates; here it would only be in the way.
+	defer klog.CaptureState().Restore()
+	klog.SetLogger(klog.Logger{})
+	scheme, _, err := kubeletscheme.NewSchemeAndCodecs()
+	if err != nil {
+		return field.ErrorList{allOfThem(err.Error())}
+	}
+	scheme.Default(merged)
+	c := &kubeletconfig.KubeletConfiguration{}
+	if err := scheme.Convert(merged, c, nil); err != nil {
+		return field.ErrorList{allOfThem(err.Error())}
+	}
+	var errs field.ErrorList
+	for _, problem := range split(kubeletvalidation.ValidateKubeletConfiguration(c, utilfeature.DefaultFeatureGate)) {
+		errs = append(errs, inOurWords(problem))
+	}
+	return append(errs, checkKubeletStart(c)...)
+}
+
+// mergeKubelet lays settings over those of some node.
+func mergeKubelet(settings []byte) (*kubeletv1beta1.KubeletConfiguration, error) {
+	config := v1beta1.Default()
+	config.Spec.WorkerProfiles = []v1beta1.WorkerProfile{{Name: v1beta1.DefaultProfile, Values: &runtime.RawExtension{Raw: settings}}}
+	layout := host.Layout{DataDir: host.DefaultDataDir, RunDir: host.DefaultRunDir, KubeletRoot: host.DefaultDataDir + "/kubelet"}
+	return node.KubeletConfig(node.Options{Config: config, Layout: layout}, false, "/etc/resolv.conf")
+}
+
+func (p Programs) checkKubeletGates(gates map[string]bool) field.ErrorList {
+	var errs field.ErrorList
+	path, features := field.NewPath("featureGates"), p.Features(name.Kubelet)
+	problems := p.CheckFeatures(name.Kubelet, gates)
+	for _, name := range slices.Sorted(maps.Keys(gates)) {
+		if !slices.Contains(features, name) {
+			errs = append(errs, field.Forbidden(path.Key(name), "the kubelet has no such feature"+v1beta1.Nearest(name, features)))
+		} else if reason, ok := problems[name]; ok {
+			errs = append(errs, field.Invalid(path.Key(name), gates[name], reason))
+		}
+	}
+	return errs
+}
+
+// checkKubeletStart has the rules that the kubelet looks at later than at those of its validation,
+// but before it runs.
+func checkKubeletStart(c *kubeletconfig.KubeletConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	check := func(name string, err error) {
+		if err != nil {
+			errs = append(errs, field.Forbidden(field.NewPath(name), err.Error()))
+		}
+	}
+	_, err := eviction.ParseThresholdConfig(nil, c.EvictionHard, nil, nil, c.EvictionMinimumReclaim)
+	check("evictionHard", err)
+	_, err = eviction.ParseThresholdConfig(nil, nil, c.EvictionSoft, c.EvictionSoftGracePeriod, nil)
+	check("evictionSoft", err)
+	_, err = cm.ParseQOSReserved(c.QOSReserved)
+	check("qosReserved", err)
+	_, err = cliflag.TLSVersion(c.TLSMinVersion)
+	check("tlsMinVersion", err)
+	_, err = cliflag.TLSCipherSuites(c.TLSCipherSuites)
+	check("tlsCipherSuites", err)
+	for name, reserved := range map[string]map[string]string{"kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved} {
+		resources := []string{"cpu", "ephemeral-storage", "memory", "pid"}
+		for _, key := range slices.Sorted(maps.Keys(reserved)) {
+			path := field.NewPath(name).Key(key)
+			quantity, err := resource.ParseQuantity(reserved[key])
+			switch {
+			case !slices.Contains(resources, key):
+				errs = append(errs, field.Forbidden(path, "nothing can be reserved of it, but of "+strings.Join(resources, ", ")))
+			case err != nil || quantity.Sign() < 0:
+				errs = append(errs, field.Invalid(path, reserved[key], "must be a quantity such as 500m or 1Gi, not negative"))
+			}
+		}
+	}
+	for _, policy := range []struct{ name, value, none, static string }{
+		{"cpuManagerPolicy", c.CPUManagerPolicy, "none", "static"}, {"memoryManagerPolicy", c.MemoryManagerPolicy, "None", "Static"},
+	} {
+		if policy.value != policy.none && policy.value != policy.static {
+			errs = append(errs, field.Invalid(field.NewPath(policy.name), policy.value, "must be "+policy.none+" or "+policy.static))
+		}
+	}
+	return errs
+}
+
+// decodeStrictly decodes each field by itself, so that every mistake is found, not the first only.
+func decodeStrictly(data []byte, into any) field.ErrorList {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return field.ErrorList{allOfThem("must be a mapping of names to values")}
+	}
+	target := reflect.TypeOf(into).Elem()
+	var errs field.ErrorList
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		one, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
+		if err != nil {
+			errs = append(errs, field.Forbidden(field.NewPath(name), err.Error()))
+			continue
+		}
+		strict, err := kjson.UnmarshalStrict(one, reflect.New(target).Interface())
+		for _, problem := range strict {
+			errs = append(errs, unknownField(problem, target))
+		}
+		if err != nil {
+			errs = append(errs, wrongType(name, err, target))
+		}
+	}
+	return errs
+}
+
+func unknownField(problem error, in reflect.Type) *field.Error {
+	var at kjson.FieldError
+	if !errors.As(problem, &at) || !strings.HasPrefix(problem.Error(), "unknown field") {
+		return allOfThem(problem.Error())
+	}
+	parent, name := "", at.FieldPath()
+	if i := strings.LastIndex(name, "."); i >= 0 {
+		parent, name = name[:i], name[i+1:]
+	}
+	return field.Forbidden(field.NewPath(at.FieldPath()), "unknown field"+v1beta1.Nearest(name, namesIn(typeAt(in, parent))))
+}
+
+func wrongType(name string, err error, in reflect.Type) *field.Error {
+	wrong := new(json.UnmarshalTypeError)
+	path := name
+	if errors.As(err, &wrong) && wrong.Field != "" {
+		path = wrong.Field
+	}
+	want := ""
+	switch t := typeAt(in, path); {
+	case t == reflect.TypeFor[metav1.Duration]():
+		want = "must be a duration such as 1m30s"
+	case wrong.Type == nil:
+		return field.Forbidden(field.NewPath(path), strings.TrimPrefix(err.Error(), "json: "))
+	case t != nil && wrong.Type != t && (t.Kind() == reflect.Map || t.Kind() == reflect.Slice):
+		want = "each value must be " + inWords(wrong.Type)
+	default:
+		want = "must be " + inWords(wrong.Type)
+	}
+	if wrong.Value != "" {
+		kinds := map[string]string{"array": "a list", "bool": "true or false", "number": "a number", "object": "a mapping", "string": "a string"}
+		want += ", not " + cmp.Or(kinds[wrong.Value], strings.TrimPrefix(wrong.Value, "number "))
+	}
+	return field.Forbidden(field.NewPath(path), want)
+}
+
+func inWords(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "a mapping"
+	case reflect.Float64:
+		return "a number"
+	default:
+		return "a whole number (" + t.Kind().String() + ")"
+	}
+}
+
+// typeAt is the type at a path such as a.b[0].c; nil if there is none.
+func typeAt(t reflect.Type, path string) reflect.Type {
+	for name := range strings.SplitSeq(regexp.MustCompile(`\[\d+\]`).ReplaceAllString(path, ""), ".") {
+		if name == "" {
+			break
+		}
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct {
+			return nil
+		}
+		fields := reflect.VisibleFields(t)
+		i := slices.IndexFunc(fields, func(f reflect.StructField) bool { return jsonName(f) == name })
+		if i < 0 {
+			return nil
+		}
+		t = fields[i].Type
+	}
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// namesIn lists the fields of a struct, or of what a list or a mapping consists of.
+func namesIn(t reflect.Type) []string {
+	for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
+		t = t.Elem()
+	}
+	if t == nil || t.Kind() != reflect.Struct {
+		return nil
+	}
+	var names []string
+	for _, f := range reflect.VisibleFields(t) {
+		if name := jsonName(f); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// allOfThem is about no setting in particular.
+func allOfThem(reason string) *field.Error {
+	return &field.Error{Type: field.ErrorTypeForbidden, Detail: reason}
+}
+
+// inOurWords leaves out of a kubelet's message what is said by the place it is shown at: that of
+// the first setting it names.
+func inOurWords(message string) *field.Error {
+	reason := strings.TrimPrefix(message, "invalid configuration: ")
+	reason = regexp.MustCompile(` ?\(--[a-zA-Z-]+\)`).ReplaceAllString(reason, "")
+	settings := namesIn(reflect.TypeFor[kubeletv1beta1.KubeletConfiguration]())
+	for _, word := range regexp.MustCompile(`[a-zA-Z]+(\.[a-zA-Z]+)*`).FindAllString(reason, -1) {
+		first, rest, nested := strings.Cut(word, ".")
+		i := slices.IndexFunc(settings, func(name string) bool { return strings.EqualFold(name, first) })
+		if i < 0 {
+			continue
+		}
+		path := settings[i]
+		if nested {
+			path += "." + strings.ToLower(rest[:1]) + rest[1:]
+		}
+		return field.Forbidden(field.NewPath(path), strings.TrimLeft(strings.TrimPrefix(reason, word), ": "))
+	}
+	return allOfThem(reason)
+}
+
+// split returns what an error consists of, in alphabetical order.
+func split(err error) []string {
+	if err == nil {
+		return nil
+	}
+	var messages []string
+	for _, e := range utilerrors.Flatten(utilerrors.NewAggregate([]error{err})).Errors() {
+		messages = append(messages, e.Error())
+	}
+	slices.Sort(messages)
+	return messages
+}
