@@ -42,21 +42,14 @@ const settledGOGC = 30
 // flags of the command, beside the common ones.
 type flags struct {
 	cli.Flags
+	worker            cli.WorkerFlags
 	programs          v1beta1.Programs
 	config            string
 	single            bool
 	enableWorker      bool
 	noTaints          bool
 	disableComponents []string
-	logging           map[string]string
-	labels            map[string]string
-	taints            []string
-	profile           string
-	kubeletRoot       string
-	kubeletArgs       string
 	managerArgs       string
-	cloudProvider     bool
-	ignorePreflight   bool
 }
 
 // Command returns `k0s controller`. The programs check what k0s.yaml says about them.
@@ -74,22 +67,15 @@ func Command(programs v1beta1.Programs) *cobra.Command {
 			return run(ctx, f, cmd)
 		},
 	}
-	f.AddTo(cmd.Flags())
 	fs := cmd.Flags()
+	f.AddTo(fs)
+	f.worker.AddTo(fs)
 	fs.StringVarP(&f.config, "config", "c", "", "k0s.yaml, or - for standard input (default /etc/k0s/k0s.yaml, if it is there)")
 	fs.BoolVar(&f.single, "single", false, "be a cluster of one node: control plane and worker, nobody joins")
 	fs.BoolVar(&f.enableWorker, "enable-worker", false, "be a node of the cluster, too")
 	fs.BoolVar(&f.noTaints, "no-taints", false, "with --enable-worker: let any pod run here")
 	fs.StringSliceVar(&f.disableComponents, "disable-components", nil, "leave these out: "+strings.Join(disableable(), ", "))
-	fs.StringToStringVarP(&f.logging, "logging", "l", cli.DefaultLogLevels(), "log level of each program, merged onto the defaults")
-	fs.StringToStringVar(&f.labels, "labels", nil, "labels the node registers with")
-	fs.StringSliceVar(&f.taints, "taints", nil, "taints the node registers with: KEY[=VALUE]:EFFECT")
-	fs.StringVar(&f.profile, "profile", v1beta1.DefaultProfile, "the node's worker profile: kubelet settings by this name in spec.workerProfiles")
-	fs.StringVar(&f.kubeletRoot, "kubelet-root-dir", "", "the kubelet's state (default <data-dir>/kubelet)")
-	fs.StringVar(&f.kubeletArgs, "kubelet-extra-args", "", "flags that override the kubelet's, as one string")
 	fs.StringVar(&f.managerArgs, "kube-controller-manager-extra-args", "", "flags that override the controller manager's, as one string")
-	fs.BoolVar(&f.cloudProvider, "enable-cloud-provider", false, "leave initialising the node to an external cloud provider")
-	fs.BoolVar(&f.ignorePreflight, "ignore-pre-flight-checks", false, "start even if a check of the host fails")
 	return cmd
 }
 
@@ -123,7 +109,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		return err
 	}
 	if err := preflight(ctx, plan); err != nil {
-		if !f.ignorePreflight {
+		if !f.worker.IgnorePreflight {
 			return fmt.Errorf("this host is not fit to run k0s: %w (--ignore-pre-flight-checks starts it all the same)", err)
 		}
 		log.Warn("Starting although this host is not fit to run k0s", "error", err)
@@ -204,7 +190,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	layout, err := host.NewLayout(f.DataDir, f.kubeletRoot)
+	layout, err := host.NewLayout(f.DataDir, f.worker.KubeletRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -219,55 +205,35 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 		return nil, fmt.Errorf("this host has no address but loopback, which nobody else can use, not even its pods: " +
 			"bring a network interface up, or name the address in spec.api.address")
 	}
-	nodeName, err := host.NodeName()
-	if err != nil {
-		return nil, err
-	}
-	levels, err := cli.LogLevels(f.logging)
-	if err != nil {
-		return nil, err
-	}
-	kubeletArgs, err := cli.ExtraArgs("--kubelet-extra-args", f.kubeletArgs)
-	if err != nil {
-		return nil, err
-	}
-	if name := kubeletArgs["hostname-override"]; name != "" {
-		nodeName = strings.ToLower(name)
-	}
 	managerArgs, err := cli.ExtraArgs("--kube-controller-manager-extra-args", f.managerArgs)
 	if err != nil {
 		return nil, err
 	}
-	taints := f.taints
 	workloads := f.single || f.enableWorker
+	var taints []string
 	if workloads && !f.single && !f.noTaints {
-		taints = append(taints, "node-role.kubernetes.io/control-plane:NoSchedule")
+		taints = []string{"node-role.kubernetes.io/control-plane:NoSchedule"}
 	}
-	if err := node.CheckTaints(taints); err != nil {
+	worker, err := f.worker.Node(layout, config.Spec.API.Address, map[string]string{controlplane.RoleLabel: "control-plane"}, taints, log)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := config.KubeletSettings(f.profile); err != nil {
+	if _, err := config.KubeletSettings(f.worker.Profile); err != nil {
 		return nil, fmt.Errorf("--profile: %w", err)
-	}
-	labels := map[string]string{controlplane.RoleLabel: "control-plane"}
-	for key, value := range f.labels {
-		labels[key] = value
 	}
 	without, stacks, err := disabled(f.disableComponents, config, log)
 	if err != nil {
 		return nil, err
 	}
+	worker.Config, worker.Alone = config, f.single
 	return &plan{
 		workloads: workloads,
 		without:   without,
 		controller: controlplane.Options{
-			NodeName: nodeName, Config: config, Layout: layout, LogLevels: levels, Alone: f.single,
+			NodeName: worker.NodeName, Config: config, Layout: layout, LogLevels: worker.LogLevels, Alone: f.single,
 			ControllerManagerArgs: managerArgs, DisabledStacks: stacks, Log: log,
 		},
-		node: node.Options{
-			NodeName: nodeName, Address: config.Spec.API.Address, Config: config, Layout: layout, Labels: labels, Taints: taints,
-			Profile: f.profile, KubeletArgs: kubeletArgs, CloudProvider: f.cloudProvider, LogLevels: levels, Log: log,
-		},
+		node: worker,
 	}, nil
 }
 
@@ -319,9 +285,7 @@ func preflight(ctx context.Context, p *plan) error {
 			return err
 		}
 		ports = append(ports, workers...)
-		if _, err := host.CgroupVersion(); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, cli.FitForWorkloads())
 	}
 	for _, port := range ports {
 		errs = append(errs, host.FreeAddress(ctx, port.String(), port.Usage))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"k0s.io/k0s/cmd/internal/cli"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/identity"
 )
@@ -35,7 +36,7 @@ func TestTaints(t *testing.T) {
 		{"a controller that is a node keeps pods off", flags{enableWorker: true}, []string{taint}},
 		{"unless told otherwise", flags{enableWorker: true, noTaints: true}, nil},
 		{"single wins", flags{single: true, enableWorker: true}, nil},
-		{"the user's own stay", flags{enableWorker: true, taints: []string{"a:NoExecute"}}, []string{"a:NoExecute", taint}},
+		{"the user's own stay", flags{enableWorker: true, worker: cli.WorkerFlags{Taints: []string{"a:NoExecute"}}}, []string{"a:NoExecute", taint}},
 	} {
 		p, err := planFor(t, tc.f, "")
 		if err != nil {
@@ -98,9 +99,9 @@ func TestRefusals(t *testing.T) {
 		want   string
 	}{
 		{"unknown component", flags{disableComponents: []string{"corends"}}, "", `there is no component "corends"`},
-		{"unknown program", flags{logging: map[string]string{"x": "1"}}, "", `there is no program "x"`},
-		{"bad taint", flags{taints: []string{"x"}}, "", "KEY[=VALUE]:EFFECT"},
-		{"bad kubelet arguments", flags{kubeletArgs: "v=2"}, "", "is not a flag"},
+		{"unknown program", flags{worker: cli.WorkerFlags{Logging: map[string]string{"x": "1"}}}, "", `there is no program "x"`},
+		{"bad taint", flags{worker: cli.WorkerFlags{Taints: []string{"x"}}}, "", "KEY[=VALUE]:EFFECT"},
+		{"bad kubelet arguments", flags{worker: cli.WorkerFlags{KubeletArgs: "v=2"}}, "", "is not a flag"},
 		{"unknown field", flags{}, "  netwrok: {}\n", `did you mean "network"`},
 	} {
 		_, err := planFor(t, tc.f, tc.config)
@@ -111,7 +112,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestHostnameOverrideNamesTheNode(t *testing.T) {
-	p, err := planFor(t, flags{single: true, kubeletArgs: "--hostname-override=Other"}, "")
+	p, err := planFor(t, flags{single: true, worker: cli.WorkerFlags{KubeletArgs: "--hostname-override=Other"}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

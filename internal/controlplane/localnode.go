@@ -2,12 +2,8 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"time"
 
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/kubeconfig"
@@ -45,32 +41,10 @@ func makeNodeCredentials(o Options) error {
 		if err != nil {
 			return fmt.Errorf("certificate of the kubelet: %w", err)
 		}
-		if err := storeKubeletCertificate(current, append(certPEM, keyPEM...)); err != nil {
+		if err := pki.StoreKubeletCertificate(current, append(certPEM, keyPEM...)); err != nil {
 			return err
 		}
 	}
 	kubeletConf := kubeconfig.Config{Server: api.LocalURL(), CAFile: ca.Path(), CertFile: current, KeyFile: current}
 	return kubeconfig.Write(l.KubeletConf(), kubeletConf, 0o600, 0)
-}
-
-// storeKubeletCertificate puts a certificate with its key where the kubelet looks for it, in the way of
-// client-go's certificate.FileStore: current is a link, which the kubelet sets anew when it has renewed
-// its certificate. It refuses to replace a file.
-func storeKubeletCertificate(current string, content []byte) error {
-	dir := filepath.Dir(current)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	file := fmt.Sprintf("kubelet-client-%s.pem", time.Now().Format("2006-01-02-15-04-05"))
-	if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
-		return err
-	}
-	link := current + ".new"
-	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(file, link); err != nil {
-		return err
-	}
-	return os.Rename(link, current)
 }

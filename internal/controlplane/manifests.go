@@ -8,6 +8,7 @@ import (
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/manifests"
+	"k0s.io/k0s/internal/workerconfig"
 )
 
 // manifestDeployer applies our own stacks and the user's.
@@ -25,6 +26,13 @@ func manifestDeployer(o Options) component.Component {
 		if own, err = manifests.Patch(own, o.Config.Spec); err != nil {
 			return err
 		}
+		workers := manifests.Stack{Name: workerconfig.Stack}
+		if !o.Alone {
+			if workers, err = workerconfig.Objects(o.Identity.ClusterID, o.Config); err != nil {
+				return err
+			}
+		}
+		own = append(own, workers)
 		return manifests.New(manifests.Options{Config: config, Dir: o.Layout.Manifests(), Own: own, Logger: log}).Run(ctx)
 	}, log)
 }

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -23,6 +24,8 @@ type State string
 const (
 	// Founding: the cluster is being made; it is safe to try again.
 	Founding State = "founding"
+	// Joining: the node has been told to join a cluster; it is safe to try again.
+	Joining State = "joining"
 	// Member: the node belongs to the cluster, and its data is on this disk.
 	Member State = "member"
 )
@@ -30,6 +33,7 @@ const (
 // Roles of a node.
 const (
 	Controller = "controller"
+	Worker     = "worker"
 )
 
 // Identity is the content of <data-dir>/identity.json.
@@ -41,6 +45,9 @@ type Identity struct {
 	State      State  `json:"state"`
 	// Founded are the values of k0s.yaml that were fixed when the cluster was founded, by path.
 	Founded map[string]string `json:"founded,omitempty"`
+
+	// APIServers are those, as host:port, that the worker joined by.
+	APIServers []string `json:"apiServers,omitempty"`
 
 	file string
 }
@@ -105,6 +112,43 @@ func exists(path string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// Joined returns the identity of the worker that keeps its data in dataDir, making one that is to join
+// where there is none.
+func Joined(dataDir, nodeName string) (*Identity, error) {
+	id, err := Read(dataDir)
+	switch {
+	case err != nil:
+		return nil, err
+	case id == nil:
+		id = &Identity{Role: Worker, MemberName: nodeName, State: Joining, file: fileIn(dataDir)}
+		return id, id.write()
+	case id.Role != Worker:
+		return nil, fmt.Errorf("this host is a %s of cluster %s: it cannot start as a worker before `k0s reset`, which gives its data up", id.Role, id.ClusterID)
+	case id.State != Joining && id.State != Member:
+		return nil, fmt.Errorf("%s says that this worker is %q of its cluster, which this k0s does not know: it was written by a newer k0s? "+
+			"Run that, or `k0s reset`", id.file, id.State)
+	}
+	return id, nil
+}
+
+// SetAPIServers notes by which servers the worker joins.
+func (id *Identity) SetAPIServers(servers ...string) error {
+	if slices.Equal(id.APIServers, servers) {
+		return nil
+	}
+	id.APIServers = servers
+	return id.write()
+}
+
+// JoinedCluster notes that the worker belongs to a cluster.
+func (id *Identity) JoinedCluster(clusterID string) error {
+	if id.State == Member && id.ClusterID == clusterID {
+		return nil
+	}
+	id.State, id.ClusterID = Member, clusterID
+	return id.write()
 }
 
 // SetMember notes that the node belongs to the cluster now.

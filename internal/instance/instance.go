@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
@@ -33,6 +34,10 @@ type RuntimeSpec struct {
 	Role         string `json:"role"`
 	// APIURL is how nodes and users reach the API.
 	APIURL string `json:"apiURL,omitempty"`
+	// JoinURL is how other controllers reach the join API; empty where no controller can join.
+	JoinURL string `json:"joinURL,omitempty"`
+	// SingleNode: nobody can join at all.
+	SingleNode bool `json:"singleNode,omitempty"`
 }
 
 // lockName is the file in run and data directory that is locked. It holds the pid of who locked it.
@@ -115,15 +120,8 @@ func lockFile(path string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile(unix.F_WRLCK)); err != nil {
-			defer f.Close()
-			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
-				return nil, fmt.Errorf("locking %s: %w", path, err)
-			}
-			holder := make([]byte, 20)
-			n, _ := f.Read(holder)
-			return nil, fmt.Errorf("another k0s (process %s) is using it: stop that one first",
-				strings.TrimSpace(string(holder[:n])))
+		if err := take(f); err != nil {
+			return nil, errors.Join(err, f.Close())
 		}
 		// The one before us may have removed the file between our opening and locking it.
 		if !isFile(f, path) {
@@ -139,6 +137,42 @@ func lockFile(path string) (*os.File, error) {
 		}
 		return f, nil
 	}
+}
+
+// lastGasp is how long the lock of a dead k0s may last: it was killed between making a child and the
+// child's becoming another program, which gives up what it has inherited.
+const lastGasp = 2 * time.Second
+
+// take locks an open file.
+func take(f *os.File) error {
+	deadline := time.Now().Add(lastGasp)
+	for {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile(unix.F_WRLCK))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+		content := make([]byte, 20)
+		n, _ := f.ReadAt(content, 0)
+		holder := strings.TrimSpace(string(content[:n]))
+		if isAlive(holder) || time.Now().After(deadline) {
+			return fmt.Errorf("another k0s (process %s) is using it: stop that one first", holder)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// isAlive tells whether there is a process with this number that has not ended.
+func isAlive(pid string) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	// The state follows the name, which may hold anything: see proc_pid_stat(5).
+	_, state, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
 
 // isFile tells whether f is what path names.

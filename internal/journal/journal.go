@@ -29,6 +29,7 @@ const (
 	Tree     Kind = "tree"      // Name is a path: removed with all below it, unless something is mounted there
 	Sockets  Kind = "sockets"   // Name is a directory: those sockets in it are removed on which nobody listens
 	Link     Kind = "link"      // Name is a network interface: deleted
+	Routes   Kind = "routes"    // Name is a protocol number: routes with it are deleted
 	NFTTable Kind = "nft-table" // Name is "family table": deleted
 	// EmptyNFTTable is for a table that others may have come to use: deleted if it has no rules.
 	EmptyNFTTable Kind = "empty-nft-table"

@@ -36,3 +36,15 @@ func podNetwork(o Options) component.Component {
 		return network.Apply(o.Journal)
 	}}
 }
+
+// podRoutes leads to the pods of the other nodes.
+func podRoutes(o Options) component.Component {
+	log := o.Log.With("component", "pod-routes")
+	return component.Background("pod-routes", func(ctx context.Context) error {
+		client, err := o.nodeClient()
+		if err != nil {
+			return err
+		}
+		return kuberouter.Routes{Client: client, NodeName: o.NodeName, Journal: o.Journal, Log: log}.Run(ctx)
+	}, log)
+}

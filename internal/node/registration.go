@@ -27,11 +27,7 @@ func registration(o Options) component.Component {
 
 // awaitNode watches this node's object until it is as wanted. It asks as the node itself.
 func awaitNode(ctx context.Context, o Options, wanted func(*corev1.Node) bool) (*corev1.Node, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.Layout.KubeletConf())
-	if err != nil {
-		return nil, err
-	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := o.nodeClient()
 	if err != nil {
 		return nil, err
 	}
@@ -51,4 +47,14 @@ func awaitNode(ctx context.Context, o Options, wanted func(*corev1.Node) bool) (
 		return nil, fmt.Errorf("watching node %s: got a %T", o.NodeName, event.Object)
 	}
 	return node, nil
+}
+
+// nodeClient asks as the node itself.
+func (o Options) nodeClient() (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", o.Layout.KubeletConf())
+	if err != nil {
+		return nil, err
+	}
+	config.UserAgent = "k0s"
+	return kubernetes.NewForConfig(config)
 }

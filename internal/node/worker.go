@@ -26,6 +26,8 @@ type Options struct {
 	// Labels and Taints the node registers with.
 	Labels map[string]string
 	Taints []string
+	// Alone: there is no other node, and never will be.
+	Alone bool
 	// Profile names the worker profile; empty for the default one.
 	Profile string
 	// KubeletArgs override the kubelet's flags.
@@ -61,6 +63,9 @@ func Worker(o Options, needs Needs) component.Set {
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
 		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))
+		if !o.Alone {
+			set = append(set, podRoutes(o).Needs("kernel", "registration", needs.APIReady))
+		}
 	}
 	if o.Config.Spec.Network.KubeProxy.Disabled {
 		set = append(set.Without(name.KubeProxy), withoutKubeProxy(o).Needs("helpers"))

@@ -14,6 +14,7 @@ import (
 
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter"
 )
 
 // undo takes one change of the host back; one that is gone already is none.
@@ -38,6 +39,8 @@ func undo(ctx context.Context, l host.Layout, e journal.Entry) error {
 			return err
 		}
 		return netlink.LinkDel(link)
+	case journal.Routes:
+		return kuberouter.RemoveRoutes()
 	case journal.NFTTable:
 		return deleteTable(e.Name, always)
 	case journal.EmptyNFTTable:

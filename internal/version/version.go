@@ -1,7 +1,10 @@
 // Package version tells which k0s this is.
 package version
 
-import "runtime/debug"
+import (
+	"runtime/debug"
+	"strings"
+)
 
 // Stamped by the Makefile through -ldflags -X.
 var (
@@ -11,6 +14,12 @@ var (
 
 // Kubernetes is the version of the Kubernetes programs linked in.
 const Kubernetes = "v1.37.1"
+
+// Minor is the minor version of Kubernetes, such as 1.37.
+func Minor() string {
+	version := strings.TrimPrefix(Kubernetes, "v")
+	return version[:strings.LastIndex(version, ".")]
+}
 
 // String is k0s' own version, e.g. v1.37.1+k0s.0; an unstamped build says so.
 func String() string {

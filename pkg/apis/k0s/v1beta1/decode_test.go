@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -311,6 +312,8 @@ func TestRefused(t *testing.T) {
 		{"external etcd without the files", `spec: {storage: {etcd: {externalCluster: {endpoints: ["https://e:2379"], etcdPrefix: /a}}}}`,
 			"line 1: spec.storage.etcd.externalCluster.caFile: required: an https endpoint needs caFile, clientCertFile and clientKeyFile"},
 		{"kine source", `spec: {storage: {kine: {dataSource: "oracle://a:secret@b"}}}`, `line 1: spec.storage.kine.dataSource: must begin with sqlite://, postgres://, mysql:// or nats://`},
+		{"kine endpoint", `spec: {storage: {kine: {extraArgs: {endpoint: "postgres://a:secret@b/c"}}}}`, `line 1: spec.storage.kine.extraArgs[endpoint]: everybody on the host could read the password in it: use dataSource`},
+		{"kine without kine", `spec: {storage: {kine: {dataSource: "http://etcd:2379"}}}`, `line 1: spec.storage.kine.dataSource: must begin with sqlite://, postgres://, mysql:// or nats://`},
 		{"kine source without place", `spec: {storage: {kine: {dataSource: "mysql://"}}}`, `line 1: spec.storage.kine.dataSource: must say where the database is, such as postgres://user:password@192.0.2.30/k0s`},
 
 		// spec.network
@@ -550,6 +553,20 @@ func FuzzParse(f *testing.F) {
 			}
 			f.Add(data)
 		}
+	}
+	corpus, err := os.ReadFile("testdata/corpus.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for line := range strings.Lines(string(corpus)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		seed, err := strconv.Unquote(strings.TrimSpace(line))
+		if err != nil {
+			f.Fatalf("testdata/corpus.txt: %q: %v", line, err)
+		}
+		f.Add([]byte(seed))
 	}
 	for _, seed := range []string{
 		"", "a: &a [*a]", "spec: &a {api: *a}", "{}\n---\n{}", "spec: {api: {<<: {port: 1}}}", "? [a]\n: b",

@@ -79,15 +79,10 @@ func (s StorageSpec) Joinable() bool {
 	if s.Type == EtcdStorage {
 		return true
 	}
+	// A NATS server is never inside kine here (upstream k0s: unless the URL says
+	// noEmbed).
 	scheme, _, ok := strings.Cut(s.Kine.DataSource, "://")
-	switch {
-	case !ok || scheme == "sqlite":
-		return false
-	case scheme == "nats":
-		source, err := url.Parse(s.Kine.DataSource)
-		return err == nil && source.Query().Has("noEmbed")
-	}
-	return true
+	return ok && scheme != "sqlite"
 }
 
 func (s StorageSpec) validate(path *field.Path) field.ErrorList {
@@ -151,6 +146,9 @@ func (e ExternalCluster) validate(path *field.Path) field.ErrorList {
 
 func (k KineSpec) validate(path *field.Path) field.ErrorList {
 	errs := k.Args.validate(path)
+	if _, ok := k.ExtraArgs["endpoint"]; ok {
+		errs = append(errs, field.Forbidden(path.Child("extraArgs").Key("endpoint"), "everybody on the host could read the password in it: use dataSource"))
+	}
 	if k.DataSource == "" {
 		return errs
 	}
