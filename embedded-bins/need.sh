@@ -12,6 +12,7 @@ for package in "$@"; do
 	musl-tools) command -v musl-gcc >/dev/null || missing+=(musl-tools) ;;
 	iproute2) command -v ip >/dev/null || missing+=(iproute2) ;;
 	util-linux) command -v nsenter >/dev/null && command -v unshare >/dev/null || missing+=(util-linux) ;;
+	e2fsprogs) command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs) ;;
 	busybox-static) command -v busybox >/dev/null || missing+=(busybox-static) ;;
 	postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql) ;;
 	mariadb-server-core) command -v mariadbd >/dev/null || missing+=(mariadb-server-core) ;;

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"k0s.io/k0s/cmd/internal/cli"
+	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/controlplane"
 	"k0s.io/k0s/internal/host"
@@ -30,6 +32,7 @@ import (
 	"k0s.io/k0s/internal/status"
 	"k0s.io/k0s/internal/version"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+	"k0s.io/k0s/pkg/token"
 )
 
 // stopTimeout bounds the stop of everything.
@@ -43,6 +46,7 @@ const settledGOGC = 30
 type flags struct {
 	cli.Flags
 	worker            cli.WorkerFlags
+	token             cli.TokenFlags
 	programs          v1beta1.Programs
 	config            string
 	single            bool
@@ -56,11 +60,14 @@ type flags struct {
 func Command(programs v1beta1.Programs) *cobra.Command {
 	f := flags{programs: programs}
 	cmd := &cobra.Command{
-		Use:     "controller",
+		Use:     "controller [TOKEN]",
 		Aliases: []string{"server"},
 		Short:   "Run a controller: the control plane, with --single or --enable-worker a node, too",
-		Example: "  k0s controller --single\n  k0s controller --config /etc/k0s/k0s.yaml --enable-worker",
-		Args:    cli.NoArgs,
+		Long: "Runs a controller. Without a join token it founds a cluster, with one it joins the cluster that the token is of.\n\n" +
+			"The token comes from `k0s token create --role controller` on another controller. It is needed once: a controller\n" +
+			"that has joined starts without. It may be the argument, in a file, or in the environment variable " + cli.TokenVariable + ".",
+		Example: "  k0s controller --single\n  k0s controller --config /etc/k0s/k0s.yaml --enable-worker\n  k0s controller --token-file /etc/k0s/token",
+		Args:    f.token.Arg,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer cancel()
@@ -70,6 +77,7 @@ func Command(programs v1beta1.Programs) *cobra.Command {
 	fs := cmd.Flags()
 	f.AddTo(fs)
 	f.worker.AddTo(fs)
+	f.token.AddTo(fs)
 	fs.StringVarP(&f.config, "config", "c", "", "k0s.yaml, or - for standard input (default /etc/k0s/k0s.yaml, if it is there)")
 	fs.BoolVar(&f.single, "single", false, "be a cluster of one node: control plane and worker, nobody joins")
 	fs.BoolVar(&f.enableWorker, "enable-worker", false, "be a node of the cluster, too")
@@ -84,9 +92,13 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if os.Geteuid() != 0 {
 		return errors.New("k0s controller must run as root: use sudo")
 	}
+	if err := f.token.Hide(); err != nil {
+		return err
+	}
 	log := f.Logger(cmd.OutOrStdout(), true)
 	f.ServeProfiles(log)
-
+	// What an old unit file still names is looked at only where it is needed.
+	join, tokenErr := f.token.Take(token.Controller)
 	plan, err := f.plan(cmd, log)
 	if err != nil {
 		return err
@@ -95,6 +107,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	socket := f.Socket(layout)
 	lock, err := instance.Acquire(layout, instance.RuntimeSpec{
 		Role: identity.Controller, StatusSocket: socket, APIURL: plan.controller.Config.Spec.API.URL(),
+		JoinURL: controlplane.JoinURL(plan.controller), SingleNode: f.single,
 	})
 	if err != nil {
 		return err
@@ -114,11 +127,11 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		}
 		log.Warn("Starting although this host is not fit to run k0s", "error", err)
 	}
-	id, err := identify(plan.controller, plan.controller.StoreData())
+	id, err := identify(plan.controller, plan.controller.StoreData(), join, tokenErr)
 	if err != nil {
 		return err
 	}
-	plan.controller.Identity = id
+	plan.controller.Identity, plan.controller.Join = id, join
 	if plan.node.Journal, err = journal.Open(layout.Journal()); err != nil {
 		return err
 	}
@@ -143,7 +156,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		s := status.Status{
 			Version: version.String(), Pid: os.Getpid(), PPid: os.Getppid(), Role: identity.Controller,
 			Workloads: plan.workloads, SingleNode: f.single, Args: os.Args, DataDir: layout.DataDir,
-			ClusterID: id.ClusterID, Started: begin, Warnings: warnings, Components: engine.Status(),
+			ClusterID: id.Cluster(), Started: begin, Warnings: warnings, Components: engine.Status(),
 		}
 		s.Ready = !component.AnyNot(s.Components, component.Ready)
 		return s
@@ -157,7 +170,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 			log.Error("Cannot answer k0s status", "error", err)
 		}
 	}()
-	log.Info("Starting k0s", "version", version.String(), "cluster", id.ClusterID, "node", plan.controller.NodeName,
+	log.Info("Starting k0s", "version", version.String(), "cluster", id.Cluster(), "node", plan.controller.NodeName,
 		"address", plan.controller.Config.Spec.API.Address, "data-dir", layout.DataDir)
 	go func() {
 		select {
@@ -226,12 +239,13 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 		return nil, err
 	}
 	worker.Config, worker.Alone = config, f.single
+	worker.WithoutTunnel = slices.Contains(without, name.KonnectivityServer)
 	return &plan{
 		workloads: workloads,
 		without:   without,
 		controller: controlplane.Options{
 			NodeName: worker.NodeName, Config: config, Layout: layout, LogLevels: worker.LogLevels, Alone: f.single,
-			ControllerManagerArgs: managerArgs, DisabledStacks: stacks, Log: log,
+			ControllerManagerArgs: managerArgs, WithoutTunnel: worker.WithoutTunnel, DisabledStacks: stacks, Log: log,
 		},
 		node: worker,
 	}, nil
@@ -239,7 +253,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 
 // identify returns what this node is, and refuses a configuration that its cluster cannot have any more.
 // Until the cluster is founded, anything may change.
-func identify(o controlplane.Options, store string) (*identity.Identity, error) {
+func identify(o controlplane.Options, store string, join *token.Join, tokenErr error) (*identity.Identity, error) {
 	known, err := identity.Read(o.Layout.DataDir)
 	if err != nil {
 		return nil, err
@@ -250,7 +264,20 @@ func identify(o controlplane.Options, store string) (*identity.Identity, error) 
 			return nil, err
 		}
 	}
-	id, err := identity.Found(o.Layout.DataDir, o.NodeName, store)
+	if isNew := known == nil || known.State == identity.Joining; isNew && tokenErr != nil {
+		return nil, tokenErr
+	}
+	begin := identity.Found
+	switch {
+	case join == nil:
+	case o.Alone:
+		return nil, errors.New("a controller with --single is a cluster of its own: give it no join token, or leave --single out")
+	case known != nil && known.State == identity.Founding:
+		return nil, fmt.Errorf("this host has begun to found a cluster of its own (%s): run `k0s reset` before it joins another", known.ClusterID)
+	default:
+		begin = identity.JoinedController
+	}
+	id, err := begin(o.Layout.DataDir, o.NodeName, store)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +305,7 @@ func preflight(ctx context.Context, p *plan) error {
 		needed = firstStart
 	}
 	errs := []error{host.FreeSpace(layout.DataDir, needed)}
-	ports := controlplane.Ports(p.controller.Config, p.without)
+	ports := controlplane.Ports(p.controller.Config, p.controller.Alone, p.without)
 	if p.workloads {
 		workers, err := node.Ports(p.node)
 		if err != nil {

@@ -49,6 +49,7 @@ func TestTaints(t *testing.T) {
 }
 
 func TestComponents(t *testing.T) {
+	tunnel := []string{"tunnel", "konnectivity-server"}
 	worker := []string{"helpers", "kernel", "containerd", "images", "kubelet", "registration", "kube-proxy", "pod-network", "node-credentials"}
 	for _, tc := range []struct {
 		name         string
@@ -56,8 +57,10 @@ func TestComponents(t *testing.T) {
 		config       string
 		with, absent []string
 	}{
-		{"controller only", flags{}, "", []string{"etcd", "kube-apiserver", "kube-scheduler", "manifests"}, worker},
-		{"single", flags{single: true}, "", append(worker, "etcd"), nil},
+		{"controller only", flags{}, "", []string{"etcd", "kube-apiserver", "kube-scheduler", "manifests", "konnectivity-server"}, append(worker, "tunnel")},
+		{"single", flags{single: true}, "", append(worker, "etcd"), tunnel},
+		{"controller and worker", flags{enableWorker: true}, "", append(worker, tunnel...), nil},
+		{"without tunnel", flags{enableWorker: true, disableComponents: []string{"konnectivity-server"}}, "", worker, tunnel},
 		{"own network", flags{single: true}, "  network: {provider: custom}\n", []string{"kubelet"}, []string{"pod-network"}},
 		{"own proxy", flags{single: true}, "  network: {kubeProxy: {disabled: true}}\n", []string{"kubelet"}, []string{"kube-proxy"}},
 		{"disabled by flag", flags{single: true, disableComponents: []string{"kube-proxy", "network-provider", "kube-scheduler", "csr-approver", "autopilot"}}, "",

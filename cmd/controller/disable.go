@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/joinapi"
 	"k0s.io/k0s/internal/manifests"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
@@ -19,7 +21,9 @@ var parts = map[string]struct {
 }{
 	"applier-manager":         {component: "manifests"},
 	"coredns":                 {stack: manifests.CoreDNS},
+	"control-api":             {component: joinapi.Name},
 	"csr-approver":            {component: "csr-approver"},
+	"konnectivity-server":     {component: name.KonnectivityServer},
 	"kube-controller-manager": {component: "kube-controller-manager"},
 	"kube-proxy":              {configure: func(c *v1beta1.ClusterConfig) { c.Spec.Network.KubeProxy.Disabled = true }},
 	"kube-scheduler":          {component: "kube-scheduler"},
@@ -31,7 +35,7 @@ var parts = map[string]struct {
 
 // absent are names that other versions know; what they stand for is not in this one.
 var absent = []string{
-	"autopilot", "control-api", "endpoint-reconciler", "helm", "konnectivity-server", "update-prober", "windows-node", "worker-config",
+	"autopilot", "endpoint-reconciler", "helm", "update-prober", "windows-node", "worker-config",
 }
 
 func disableable() []string { return slices.Sorted(maps.Keys(parts)) }

@@ -12,11 +12,14 @@ import (
 	configcmd "k0s.io/k0s/cmd/config"
 	"k0s.io/k0s/cmd/controller"
 	"k0s.io/k0s/cmd/ctr"
+	"k0s.io/k0s/cmd/etcd"
 	"k0s.io/k0s/cmd/kubeconfig"
 	"k0s.io/k0s/cmd/kubectl"
 	"k0s.io/k0s/cmd/reset"
 	"k0s.io/k0s/cmd/status"
+	"k0s.io/k0s/cmd/token"
 	versioncmd "k0s.io/k0s/cmd/version"
+	"k0s.io/k0s/cmd/worker"
 	"k0s.io/k0s/internal/applet"
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/version"
@@ -58,6 +61,9 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(
 		controller.Command(applet.Programs{}),
+		worker.Command(),
+		token.Command(),
+		etcd.Command(),
 		kubectl.Command(),
 		ctr.Command(),
 		kubeconfig.Command(),

@@ -26,7 +26,6 @@ func programs() map[string]func() int {
 		name.Containerd:            containerd,
 		name.Ctr:                   ctr,
 		name.KonnectivityServer:    konnectivityServer,
-		name.KonnectivityAgent:     konnectivityAgent,
 	}
 }
 

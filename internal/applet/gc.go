@@ -22,6 +22,7 @@ var settledGOGC = map[string]int{
 	name.Etcd:                  30,
 	name.Kine:                  30,
 	name.Containerd:            30,
+	name.KonnectivityServer:    30,
 }
 
 // settleMemory makes a daemon small once it has started. A GOGC given by the user stays as it is. It

@@ -217,17 +217,18 @@ func (e *Engine) lastReady(needs []string) string {
 
 // stop stops every component that was started as soon as all that need it have stopped.
 func (e *Engine) stop(ctx context.Context) error {
+	set := e.current()
 	stopped := map[string]chan struct{}{}
 	dependants := map[string][]string{}
-	for _, c := range e.set {
+	for _, c := range set {
 		stopped[c.Name] = make(chan struct{})
 		for _, need := range c.needs {
 			dependants[need] = append(dependants[need], c.Name)
 		}
 	}
-	errs := make([]error, len(e.set))
+	errs := make([]error, len(set))
 	var wg sync.WaitGroup
-	for i, c := range e.set {
+	for i, c := range set {
 		wg.Go(func() {
 			defer close(stopped[c.Name])
 			for _, d := range dependants[c.Name] {
@@ -248,6 +249,64 @@ func (e *Engine) stop(ctx context.Context) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// Replace stops the named components, one after the other, and starts those of the same names in set in
+// their place; what needs them goes on meanwhile. It is for an engine that is ready. The first that cannot
+// be started ends it: that component has failed, the ones after it are as before.
+func (e *Engine) Replace(ctx context.Context, set Set, names ...string) error {
+	for _, name := range names {
+		i := slices.IndexFunc(set, func(c Component) bool { return c.Name == name })
+		if i < 0 {
+			return fmt.Errorf("there is no component %q to take the old one's place", name)
+		}
+		if err := e.replace(ctx, set[i]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) replace(ctx context.Context, next Component) error {
+	e.mu.Lock()
+	i := slices.IndexFunc(e.set, func(c Component) bool { return c.Name == next.Name })
+	if i < 0 {
+		e.mu.Unlock()
+		return errors.New("there was none before")
+	}
+	old := e.set[i]
+	e.status[next.Name].State = Stopping
+	e.mu.Unlock()
+	if old.Stop != nil {
+		if err := old.Stop(ctx); err != nil {
+			e.log.Warn("Did not stop as it should", "component", next.Name, "error", err)
+		}
+	}
+	e.mu.Lock()
+	next.needs = old.needs
+	set := slices.Clone(e.set)
+	set[i] = next
+	e.set = set
+	e.status[next.Name].State = Starting
+	e.mu.Unlock()
+	for _, step := range []func(context.Context) error{next.Start, next.Ready} {
+		if step == nil {
+			continue
+		}
+		if err := step(ctx); err != nil {
+			e.update(next.Name, func(s *Status) { s.State, s.Error = Failed, err.Error() })
+			return err
+		}
+	}
+	e.update(next.Name, func(s *Status) { s.State, s.Error = Ready, "" })
+	return nil
+}
+
+// current is the set as it is now.
+func (e *Engine) current() Set {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.set
 }
 
 func (e *Engine) wasStarted(name string) bool {

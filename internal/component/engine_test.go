@@ -145,3 +145,62 @@ func TestWithoutDropsNeeds(t *testing.T) {
 		t.Errorf("got %v, %v", set, err)
 	}
 }
+
+func TestReplace(t *testing.T) {
+	var mu sync.Mutex
+	var events []string
+	note := func(event string) { mu.Lock(); events = append(events, event); mu.Unlock() }
+	set := func(version string, broken error) Set {
+		var s Set
+		for _, name := range []string{"a", "b", "c"} {
+			c := Component{Name: name,
+				Start: func(context.Context) error { note(name + version + " starts"); return nil },
+				Stop:  func(context.Context) error { note(name + version + " stops"); return nil },
+			}
+			if name == "b" && broken != nil {
+				c.Start = func(context.Context) error { return broken }
+			}
+			if name != "a" {
+				c = c.Needs("a")
+			}
+			s = append(s, c)
+		}
+		return s
+	}
+	e, err := NewEngine(set("1", nil), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx, time.Minute) }()
+	<-e.Ready()
+	events = nil
+	if err := e.Replace(ctx, set("2", nil), "b", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"b1 stops", "b2 starts", "a1 stops", "a2 starts"}; !slices.Equal(events, want) {
+		t.Errorf("got %q, want %q", events, want)
+	}
+	if AnyNot(e.Status(), Ready) {
+		t.Errorf("not all are ready: %+v", e.Status())
+	}
+	if err := e.Replace(ctx, set("3", errors.New("no")), "b"); err == nil || err.Error() != "b: no" {
+		t.Errorf("got %v", err)
+	}
+	if s := e.Status()[1]; s.State != Failed || s.Error != "no" {
+		t.Errorf("got %+v", s)
+	}
+	if err := e.Replace(ctx, set("3", nil), "x"); err == nil {
+		t.Error("a component that is not there has been replaced")
+	}
+	events = nil
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(events[:2]) // at the same time
+	if want := []string{"b3 stops", "c1 stops", "a2 stops"}; !slices.Equal(events, want) {
+		t.Errorf("at the end: got %q, want %q", events, want)
+	}
+}

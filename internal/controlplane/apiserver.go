@@ -92,6 +92,9 @@ func apiServerArgs(o Options) []string {
 		"v":                                       o.LogLevels[name.KubeAPIServer],
 	}
 	maps.Copy(args, storeFlags(o.storeAccess()))
+	if o.tunnel() {
+		args["egress-selector-config-file"] = o.egressSelector()
+	}
 	if api.OnlyBindToAddress {
 		args["bind-address"] = api.Address
 	}

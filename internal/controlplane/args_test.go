@@ -2,14 +2,17 @@ package controlplane
 
 import (
 	"encoding/pem"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"k8s.io/client-go/util/certificate"
+	"sigs.k8s.io/yaml"
 
 	"k0s.io/k0s/internal/flags/flagstest"
 	"k0s.io/k0s/internal/host"
@@ -27,7 +30,7 @@ func options(t *testing.T, change func(*Options)) Options {
 	o := Options{
 		NodeName: "n1", Identity: &identity.Identity{MemberName: "m1"}, Config: config, Alone: true, Log: slog.New(slog.DiscardHandler),
 		Layout:    host.Layout{DataDir: "/d", RunDir: "/r", KubeletRoot: "/d/kubelet"},
-		LogLevels: map[string]string{"etcd": "info", "kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0"},
+		LogLevels: map[string]string{"etcd": "info", "kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0", "konnectivity-server": "0"},
 	}
 	if change != nil {
 		change(&o)
@@ -107,6 +110,21 @@ func TestArgs(t *testing.T) {
 		{"API server: extraArgs override", apiServerArgs, func(o *Options) {
 			o.Config.Spec.API.ExtraArgs = map[string]string{"anonymous-auth": "true"}
 		}, []string{"--anonymous-auth=true"}, []string{"--anonymous-auth=false"}},
+		{"API server alone has no tunnel", apiServerArgs, nil, nil, []string{"--egress-selector-config-file"}},
+		{"API server reaches nodes through the tunnel", apiServerArgs, func(o *Options) { o.Alone = false }, []string{
+			"--egress-selector-config-file=/r/egress-selector.yaml",
+		}, nil},
+		{"API server without tunnel", apiServerArgs, func(o *Options) { o.Alone, o.WithoutTunnel = false, true }, nil, []string{"--egress-selector-config-file"}},
+		{"konnectivity-server", tunnelArgs, nil, []string{
+			"--agent-address=:8132", "--admin-address=127.0.0.1:8133", "--client-ca-file=/d/pki/ca.crt", "--socket-uid=4242",
+			"--socket=/r/konnectivity-server/konnectivity-server.sock",
+			"--tls-cert-file=/d/pki/konnectivity-server.crt", "--tls-private-key-file=/d/pki/konnectivity-server.key", "--v=0",
+		}, []string{"--patience"}},
+		{"konnectivity-server of a controller that the agents know", tunnelArgs, func(o *Options) { o.Identity.State = identity.Member }, []string{"--patience=3s"}, nil},
+		{"konnectivity-server on one address and other ports", tunnelArgs, func(o *Options) {
+			o.Config.Spec.API.OnlyBindToAddress = true
+			o.Config.Spec.Konnectivity.AgentPort, o.Config.Spec.Konnectivity.AdminPort = 9132, 9133
+		}, []string{"--agent-address=192.0.2.1:9132", "--admin-address=127.0.0.1:9133"}, nil},
 		{"controller manager alone", controllerManagerArgs, nil, []string{
 			"--leader-elect=false", "--bind-address=127.0.0.1", "--cluster-cidr=10.244.0.0/16", "--node-cidr-mask-size=24",
 			"--use-service-account-credentials=true", "--controllers=*,bootstrapsigner,tokencleaner",
@@ -127,6 +145,54 @@ func TestArgs(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			flagstest.Check(t, tc.args(options(t, tc.change)), tc.want, tc.absent)
 		})
+	}
+}
+
+func tunnelArgs(o Options) []string { return konnectivityServerArgs(o, 4242) }
+
+func TestEgressSelector(t *testing.T) {
+	var config struct {
+		Kind             string
+		EgressSelections []struct {
+			Name       string
+			Connection struct {
+				ProxyProtocol string
+				Transport     struct{ UDS struct{ UDSName string } }
+			}
+		}
+	}
+	if err := yaml.Unmarshal(egressSelector(options(t, nil)), &config); err != nil {
+		t.Fatal(err)
+	}
+	if len(config.EgressSelections) != 1 || config.EgressSelections[0].Name != "cluster" || config.EgressSelections[0].Connection.ProxyProtocol != "GRPC" ||
+		config.EgressSelections[0].Connection.Transport.UDS.UDSName != "/r/konnectivity-server/konnectivity-server.sock" {
+		t.Errorf("got %+v", config)
+	}
+}
+
+func TestTunnelNames(t *testing.T) {
+	for external, want := range map[string]string{"": "", "a.example": "a.example", "a.example:1": "a.example", "192.0.2.9:1": "192.0.2.9", "[2001:db8::1]:2": "2001:db8::1"} {
+		o := options(t, func(o *Options) { o.Config.Spec.Konnectivity.ExternalAddress = external })
+		if got := o.tunnelNames(); len(got) != 1 || got[0] != want {
+			t.Errorf("%q: got %q", external, got)
+		}
+	}
+}
+
+func TestSocketDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	for range 2 {
+		if err := makeSocketDir(dir, 4242, 4243); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys := st.Sys().(*syscall.Stat_t)
+	if st.Mode() != fs.ModeDir|fs.ModeSetgid|0o710 || sys.Uid != 4242 || sys.Gid != 4243 {
+		t.Errorf("got %v of user %d, group %d", st.Mode(), sys.Uid, sys.Gid)
 	}
 }
 

@@ -16,14 +16,14 @@ import (
 )
 
 // users are the accounts that a controller's programs run as.
-type users struct{ etcd, apiServer, scheduler host.User }
+type users struct{ etcd, apiServer, scheduler, konnectivity host.User }
 
 func (o Options) users() (u users, err error) {
 	names := o.Config.Spec.InstallConfig.Users
 	for _, l := range []struct {
 		name string
 		user *host.User
-	}{{names.EtcdUser, &u.etcd}, {names.KubeAPIServerUser, &u.apiServer}, {names.KubeSchedulerUser, &u.scheduler}} {
+	}{{names.EtcdUser, &u.etcd}, {names.KubeAPIServerUser, &u.apiServer}, {names.KubeSchedulerUser, &u.scheduler}, {names.KonnectivityUser, &u.konnectivity}} {
 		if *l.user, err = o.lookupUser(l.name); err != nil {
 			return users{}, err
 		}
@@ -98,6 +98,12 @@ func makeCertificates(o Options) error {
 		// The managers serve with the certificate they have as clients: else each makes an RSA key at its start.
 		{ca, pki.Request{Path: l.PKI("ccm"), CommonName: "system:kube-controller-manager", Organization: "system:kube-controller-manager", Names: local, Server: true, Client: true, Lifetime: apiLife, Owner: apiOwner}},
 		{ca, pki.Request{Path: l.PKI("scheduler"), CommonName: "system:kube-scheduler", Organization: "system:kube-scheduler", Names: local, Server: true, Client: true, Lifetime: apiLife, Owner: pki.Owner{UID: int(u.scheduler.UID)}}},
+	}
+	if o.tunnel() {
+		certs = append(certs, signedBy{ca, pki.Request{
+			Path: l.PKI("konnectivity-server"), CommonName: "konnectivity-server", Names: append(names, o.tunnelNames()...), Server: true,
+			Lifetime: apiLife, Owner: pki.Owner{UID: int(u.konnectivity.UID)},
+		}})
 	}
 	if storeName(o.Config.Spec.Storage) == name.Etcd {
 		etcdCerts, err := etcdCertificates(o, apiOwner, pki.Owner{UID: int(u.etcd.UID)})

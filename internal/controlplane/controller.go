@@ -10,8 +10,10 @@ import (
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/identity"
+	"k0s.io/k0s/internal/joinapi"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+	"k0s.io/k0s/pkg/token"
 )
 
 // Options say what a controller is to be.
@@ -26,8 +28,12 @@ type Options struct {
 	LogLevels map[string]string
 	// Alone: this is the only controller there is; nothing needs to be elected.
 	Alone bool
+	// Join is the token of a controller that is to join a cluster; nil if it was given none.
+	Join *token.Join
 	// ControllerManagerArgs come before spec.controllerManager.extraArgs.
 	ControllerManagerArgs map[string]string
+	// WithoutTunnel: the API server reaches nodes, pods and services by routes that there are.
+	WithoutTunnel bool
 	// DisabledStacks are those of our own stacks that the cluster is not to have.
 	DisabledStacks []string
 	Log            *slog.Logger
@@ -35,11 +41,13 @@ type Options struct {
 
 // Controller is what a controller consists of.
 func Controller(o Options) component.Set {
-	return component.Set{
-		certificates(o),
+	set := component.Set{
+		join(o),
+		certificates(o).Needs("join"),
 		theStore(o).Needs("certificates"), // etcd, kine, or external-etcd
 		membership(o).Needs(storeName(o.Config.Spec.Storage)),
-		apiServer(o).Needs("certificates", "membership"),
+		konnectivityServer(o).Needs("certificates"),
+		apiServer(o).Needs("certificates", "membership", name.KonnectivityServer),
 		apiReady(o).Needs(name.KubeAPIServer),
 		controllerManager(o).Needs(API),
 		scheduler(o).Needs(API),
@@ -47,6 +55,16 @@ func Controller(o Options) component.Set {
 		nodeRole(o).Needs(API),
 		manifestDeployer(o).Needs(API),
 	}
+	if !o.tunnel() {
+		set = set.Without(name.KonnectivityServer)
+	}
+	if JoinURL(o) != "" {
+		set = append(set, joinAPI(o).Needs(API))
+		if storeName(o.Config.Spec.Storage) == name.Etcd {
+			set = append(set, etcdPromoter(o).Needs("membership"))
+		}
+	}
+	return set
 }
 
 const (
@@ -57,7 +75,7 @@ const (
 )
 
 // Ports lists what a controller listens on that does without some components.
-func Ports(c *v1beta1.ClusterConfig, without []string) []host.Port {
+func Ports(c *v1beta1.ClusterConfig, alone bool, without []string) []host.Port {
 	api := host.Port{Number: c.Spec.API.Port, Usage: "kube-apiserver (spec.api.port)"}
 	if c.Spec.API.OnlyBindToAddress {
 		api.Address = c.Spec.API.Address
@@ -65,6 +83,16 @@ func Ports(c *v1beta1.ClusterConfig, without []string) []host.Port {
 	ports := append([]host.Port{api}, storePorts(c.Spec.Storage)...)
 	if !slices.Contains(without, name.KubeControllerManager) {
 		ports = append(ports, host.Port{Address: "127.0.0.1", Number: controllerManagerPort, Usage: name.KubeControllerManager})
+	}
+	if c.Spec.Storage.Joinable() && !alone && !slices.Contains(without, joinapi.Name) {
+		join := host.Port{Number: c.Spec.API.K0sAPIPort, Usage: "the join API (spec.api.k0sApiPort)"}
+		if c.Spec.API.OnlyBindToAddress {
+			join.Address = c.Spec.API.Address
+		}
+		ports = append(ports, join)
+	}
+	if !alone && !slices.Contains(without, name.KonnectivityServer) {
+		ports = append(ports, tunnelPorts(c)...)
 	}
 	if !slices.Contains(without, name.KubeScheduler) {
 		ports = append(ports, host.Port{Address: "127.0.0.1", Number: schedulerPort, Usage: name.KubeScheduler})

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
@@ -18,7 +19,7 @@ import (
 const etcdClientURL = "https://127.0.0.1:2379"
 
 func etcd(o Options) component.Component {
-	l, access := o.Layout, etcdAccess(o)
+	l, access := o.Layout, etcdAccess(o.Layout)
 	return process.Component(name.Etcd, func() (process.Spec, error) {
 		spec, err := o.spec(name.Etcd, o.Config.Spec.InstallConfig.Users.EtcdUser, etcdArgs(o))
 		if err != nil {
@@ -35,8 +36,7 @@ func etcd(o Options) component.Component {
 	}, probe.HTTP(etcdClientURL+"/readyz", access.CAFile, access.CertFile, access.KeyFile))
 }
 
-func etcdAccess(o Options) store.Access {
-	l := o.Layout
+func etcdAccess(l host.Layout) store.Access {
 	return store.Access{
 		Name: "etcd on this host (" + l.Etcd() + ")", Elsewhere: "another --data-dir", Endpoints: []string{etcdClientURL},
 		CAFile: l.PKI("etcd", "ca.crt"), CertFile: l.PKI("apiserver-etcd-client.crt"), KeyFile: l.PKI("apiserver-etcd-client.key"),
@@ -64,6 +64,9 @@ func etcdArgs(o Options) []string {
 		"peer-trusted-ca-file":        l.PKI("etcd", "ca.crt"),
 		"tls-min-version":             "TLS1.2",
 		"log-level":                   o.LogLevels[name.Etcd],
+	}
+	if len(o.Identity.InitialCluster) > 0 {
+		args["initial-cluster"], args["initial-cluster-state"] = strings.Join(o.Identity.InitialCluster, ","), "existing"
 	}
 	if o.Alone {
 		// After a restart a member sits an election time-out out before it elects itself.

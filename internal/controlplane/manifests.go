@@ -14,7 +14,7 @@ import (
 // manifestDeployer applies our own stacks and the user's.
 func manifestDeployer(o Options) component.Component {
 	log := o.Log.With("component", "manifests")
-	return component.Background("manifests", func(ctx context.Context) error {
+	return component.Background("manifests", o.elected("k0s-manifests", func(ctx context.Context) error {
 		config, err := o.adminConfig()
 		if err != nil {
 			return err
@@ -28,13 +28,13 @@ func manifestDeployer(o Options) component.Component {
 		}
 		workers := manifests.Stack{Name: workerconfig.Stack}
 		if !o.Alone {
-			if workers, err = workerconfig.Objects(o.Identity.ClusterID, o.Config); err != nil {
+			if workers, err = workerconfig.Objects(workerconfig.Settings{ClusterID: o.Identity.ClusterID, Config: o.Config, WithoutTunnel: o.WithoutTunnel}); err != nil {
 				return err
 			}
 		}
 		own = append(own, workers)
 		return manifests.New(manifests.Options{Config: config, Dir: o.Layout.Manifests(), Own: own, Logger: log}).Run(ctx)
-	}, log)
+	}), log)
 }
 
 // stackParams fills our own stacks in; nameservers are those of the host.

@@ -51,7 +51,7 @@ func (o Options) storeAccess() store.Access {
 	case externalEtcd:
 		return externalEtcdAccess(o)
 	default:
-		return etcdAccess(o)
+		return etcdAccess(o.Layout)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -26,6 +27,8 @@ const (
 	Founding State = "founding"
 	// Joining: the node has been told to join a cluster; it is safe to try again.
 	Joining State = "joining"
+	// Left: the controller was a member of its cluster's etcd, and is none any more.
+	Left State = "left"
 	// Member: the node belongs to the cluster, and its data is on this disk.
 	Member State = "member"
 )
@@ -46,10 +49,22 @@ type Identity struct {
 	// Founded are the values of k0s.yaml that were fixed when the cluster was founded, by path.
 	Founded map[string]string `json:"founded,omitempty"`
 
+	// EtcdMember is the id of this controller's member of etcd, where it has joined one.
+	EtcdMember uint64 `json:"etcdMember,omitempty"`
+	// InitialCluster is what a joining controller starts etcd with, as NAME=PEERURL.
+	InitialCluster []string `json:"initialCluster,omitempty"`
 	// APIServers are those, as host:port, that the worker joined by.
 	APIServers []string `json:"apiServers,omitempty"`
 
+	mu   sync.Mutex // guards what may be asked for while the node joins
 	file string
+}
+
+// Cluster is the id of the node's cluster; empty while it is not known.
+func (id *Identity) Cluster() string {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.ClusterID
 }
 
 func fileIn(dataDir string) string { return filepath.Join(dataDir, "identity.json") }
@@ -92,7 +107,10 @@ func Found(dataDir, memberName, store string) (*Identity, error) {
 		return id, id.write()
 	case id.Role != Controller:
 		return nil, fmt.Errorf("this host is a %s of cluster %s: it cannot start as a controller before `k0s reset`", id.Role, id.ClusterID)
-	case id.State != Founding && id.State != Member:
+	case id.State == Left:
+		return nil, fmt.Errorf("this host has left cluster %s (`k0s etcd leave`): its data is of no use to anybody; "+
+			"run `k0s reset`, then it may join again or found a cluster of its own", id.ClusterID)
+	case id.State != Founding && id.State != Joining && id.State != Member:
 		return nil, fmt.Errorf("%s says that this host is %q of its cluster, which this k0s does not know: it was written by a newer k0s? "+
 			"Run that, or `k0s reset` to give this node's data up", file, id.State)
 	case id.State == Member && store != "" && !storeExists:
@@ -112,6 +130,41 @@ func exists(path string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// JoinedController returns the identity of the controller that keeps its data in dataDir, making one that
+// is to join a cluster where there is none. Data of a store that nobody knows is refused.
+func JoinedController(dataDir, memberName, store string) (*Identity, error) {
+	id, err := Read(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	storeExists, err := exists(store)
+	if err != nil {
+		return nil, fmt.Errorf("looking for the store's data: %w", err)
+	}
+	if id != nil || storeExists {
+		return Found(dataDir, memberName, store) // which says what is wrong, if anything
+	}
+	id = &Identity{Role: Controller, MemberName: memberName, State: Joining, file: fileIn(dataDir)}
+	return id, id.write()
+}
+
+// SetCluster notes which cluster the controller is about to join.
+func (id *Identity) SetCluster(clusterID string) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.ClusterID == clusterID {
+		return nil
+	}
+	id.ClusterID = clusterID
+	return id.write()
+}
+
+// SetEtcd notes which member of etcd the controller is about to be, and what it starts with.
+func (id *Identity) SetEtcd(member uint64, initialCluster []string) error {
+	id.EtcdMember, id.InitialCluster = member, initialCluster
+	return id.write()
 }
 
 // Joined returns the identity of the worker that keeps its data in dataDir, making one that is to join
@@ -144,10 +197,18 @@ func (id *Identity) SetAPIServers(servers ...string) error {
 
 // JoinedCluster notes that the worker belongs to a cluster.
 func (id *Identity) JoinedCluster(clusterID string) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
 	if id.State == Member && id.ClusterID == clusterID {
 		return nil
 	}
 	id.State, id.ClusterID = Member, clusterID
+	return id.write()
+}
+
+// SetLeft notes that the node is about to leave its cluster.
+func (id *Identity) SetLeft() error {
+	id.State = Left
 	return id.write()
 }
 

@@ -37,7 +37,8 @@ func TestRefusals(t *testing.T) {
 		{"data without identity", "", true, "is missing"},
 		{"member without data", `{"clusterID":"c","role":"controller","state":"member"}`, false, "its data is gone"},
 		{"another role", `{"clusterID":"c","role":"worker","state":"member"}`, true, "worker of cluster c"},
-		{"unknown state", `{"clusterID":"c","role":"controller","state":"joining"}`, false, "newer k0s"},
+		{"unknown state", `{"clusterID":"c","role":"controller","state":"resting"}`, false, "newer k0s"},
+		{"left", `{"clusterID":"c","role":"controller","state":"left"}`, true, "has left cluster c"},
 		{"no state", `{"clusterID":"c","role":"controller"}`, true, "does not know"},
 		{"damaged", `{`, true, "damaged"},
 	} {
@@ -54,5 +55,66 @@ func TestRefusals(t *testing.T) {
 		if _, err := Found(dir, "a", store); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v", tc.name, err)
 		}
+	}
+}
+
+func TestJoining(t *testing.T) {
+	dir := t.TempDir()
+	store := filepath.Join(dir, "store")
+	id, err := JoinedController(dir, "a", store)
+	if err != nil || id.State != Joining || id.Role != Controller {
+		t.Fatalf("got %+v, %v", id, err)
+	}
+	for _, step := range []func() error{
+		func() error { return id.SetCluster("c1") },
+		func() error { return id.SetEtcd(7, []string{"a=https://192.0.2.1:2380"}) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Interrupted, it goes on to join, with a token or without: it never founds.
+	for _, again := range []func(string, string, string) (*Identity, error){JoinedController, Found} {
+		id, err := again(dir, "a", store)
+		if err != nil || id.State != Joining || id.ClusterID != "c1" || id.EtcdMember != 7 || len(id.InitialCluster) != 1 {
+			t.Errorf("got %+v, %v", id, err)
+		}
+	}
+	if err := os.Mkdir(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := id.SetMember(); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := JoinedController(dir, "a", store); err != nil || id.State != Member {
+		t.Errorf("a member with a token it does not need: got %+v, %v", id, err)
+	}
+	if _, err := Joined(dir, "a"); err == nil || !strings.Contains(err.Error(), "cannot start as a worker") {
+		t.Errorf("got %v", err)
+	}
+	foreign := t.TempDir()
+	if _, err := JoinedController(foreign, "a", foreign); err == nil || !strings.Contains(err.Error(), "no telling which") {
+		t.Errorf("data without identity: got %v", err)
+	}
+}
+
+func TestWorker(t *testing.T) {
+	dir := t.TempDir()
+	id, err := Joined(dir, "w")
+	if err != nil || id.State != Joining || id.Role != Worker {
+		t.Fatalf("got %+v, %v", id, err)
+	}
+	if err := id.SetAPIServers("192.0.2.1:6443"); err != nil {
+		t.Fatal(err)
+	}
+	if err := id.JoinedCluster("c1"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Joined(dir, "w")
+	if err != nil || again.State != Member || again.Cluster() != "c1" || len(again.APIServers) != 1 {
+		t.Errorf("got %+v, %v", again, err)
+	}
+	if _, err := Found(dir, "w", ""); err == nil || !strings.Contains(err.Error(), "cannot start as a controller") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -26,6 +26,8 @@ type Options struct {
 	// Labels and Taints the node registers with.
 	Labels map[string]string
 	Taints []string
+	// WithoutTunnel: the controllers reach this node and its pods by routes that there are.
+	WithoutTunnel bool
 	// Alone: there is no other node, and never will be.
 	Alone bool
 	// Profile names the worker profile; empty for the default one.
@@ -60,6 +62,9 @@ func Worker(o Options, needs Needs) component.Set {
 		kubelet(o).Needs(needs.Credentials, needs.APIAnswers, "images", "kernel"),
 		registration(o).Needs(needs.Credentials, needs.APIAnswers),
 		kubeProxy(o).Needs("helpers", "registration", needs.APIReady),
+	}
+	if !o.Alone && !o.WithoutTunnel {
+		set = append(set, controlTunnel(o).Needs(needs.Credentials, needs.APIAnswers))
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
 		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))

@@ -35,33 +35,42 @@ const prefix = "worker-config-"
 const (
 	clusterKey = "clusterID"
 	configKey  = "config"
+	tunnelKey  = "tunnel" // withoutTunnel, or not there
 )
+
+const withoutTunnel = "none"
 
 // Settings are what a worker is told.
 type Settings struct {
 	ClusterID string                 `json:"clusterID"`
 	Config    *v1beta1.ClusterConfig `json:"config"`
+	// WithoutTunnel: the controllers expect no connections of the nodes.
+	WithoutTunnel bool `json:"withoutTunnel,omitempty"`
 }
 
 // Name is the name of a profile's ConfigMap.
 func Name(profile string) string { return prefix + profile + "-" + version.Minor() }
 
-// Objects are the stack for the workers of a cluster: a ConfigMap per profile, and leave for nodes to
-// read them.
-func Objects(clusterID string, config *v1beta1.ClusterConfig) (manifests.Stack, error) {
+// Objects are the stack for the workers of a cluster: a ConfigMap per profile of what s says, and leave for
+// nodes to read them, and which API servers there are.
+func Objects(s Settings) (manifests.Stack, error) {
 	stack := manifests.Stack{Name: Stack}
 	var names []string
-	for _, profile := range config.ProfileNames() {
-		content, err := json.Marshal(config.ForWorkers(profile))
+	for _, profile := range s.Config.ProfileNames() {
+		content, err := json.Marshal(s.Config.ForWorkers(profile))
 		if err != nil {
 			return stack, fmt.Errorf("the settings of profile %s: %w", profile, err)
+		}
+		data := map[string]string{clusterKey: s.ClusterID, configKey: string(content)}
+		if s.WithoutTunnel {
+			data[tunnelKey] = withoutTunnel
 		}
 		name := Name(profile)
 		names = append(names, name)
 		object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&corev1.ConfigMap{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace},
-			Data:       map[string]string{clusterKey: clusterID, configKey: string(content)},
+			Data:       data,
 		})
 		if err != nil {
 			return stack, err
@@ -73,7 +82,7 @@ func Objects(clusterID string, config *v1beta1.ClusterConfig) (manifests.Stack, 
 	return stack, err
 }
 
-// readers lets nodes, and nobody else, read the ConfigMaps.
+// readers lets nodes, and nobody else, read the ConfigMaps, and which API servers there are.
 func readers(names []string) ([]manifests.Object, error) {
 	var list strings.Builder
 	for _, name := range names {
@@ -92,6 +101,19 @@ metadata: {name: system:nodes:worker-config, namespace: %[1]s}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: system:nodes:worker-config}
 subjects:
 - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:nodes}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: system:nodes:api-servers, namespace: default}
+rules:
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: system:nodes:api-servers, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: system:nodes:api-servers}
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:nodes}
 `, Namespace, strings.TrimSuffix(list.String(), ", ")))
 	return objects, err
 }
@@ -106,7 +128,7 @@ func FromConfigMap(m *corev1.ConfigMap) (*Settings, error) {
 	if m.Data[clusterKey] == "" {
 		return nil, fmt.Errorf("ConfigMap %s/%s names no cluster", m.Namespace, m.Name)
 	}
-	return &Settings{ClusterID: m.Data[clusterKey], Config: config}, nil
+	return &Settings{ClusterID: m.Data[clusterKey], Config: config, WithoutTunnel: m.Data[tunnelKey] == withoutTunnel}, nil
 }
 
 // Load reads the copy that was saved in a file; nil if there is none.

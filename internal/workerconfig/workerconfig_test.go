@@ -25,7 +25,7 @@ func config(t *testing.T) *v1beta1.ClusterConfig {
 // configMaps are the ConfigMaps of the stack by name.
 func configMaps(t *testing.T) map[string]*corev1.ConfigMap {
 	t.Helper()
-	stack, err := Objects("c1", config(t))
+	stack, err := Objects(Settings{ClusterID: "c1", Config: config(t), WithoutTunnel: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func configMaps(t *testing.T) map[string]*corev1.ConfigMap {
 		}
 		found[m.Name] = m
 	}
-	if got := strings.Join(kinds, " "); got != "ConfigMap ConfigMap Role RoleBinding" {
+	if got := strings.Join(kinds, " "); got != "ConfigMap ConfigMap Role RoleBinding Role RoleBinding" {
 		t.Errorf("the stack has %s", got)
 	}
 	return found
@@ -59,7 +59,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if read.ClusterID != "c1" || !reflect.DeepEqual(read.Config, config(t).ForWorkers(profile)) {
+		if read.ClusterID != "c1" || !read.WithoutTunnel || !reflect.DeepEqual(read.Config, config(t).ForWorkers(profile)) {
 			t.Errorf("%s: got %+v", profile, read)
 		}
 		file := filepath.Join(t.TempDir(), "copy.json")

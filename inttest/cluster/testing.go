@@ -2,11 +2,14 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,6 +59,50 @@ func (c *Cluster) WaitAll(ctx context.Context) (Timings, error) {
 		*step.took = time.Since(c.Started)
 	}
 	return timings, nil
+}
+
+// Hosts boots hosts with these names, all at once, with k0s on each; they share one copy of it.
+func Hosts(t testing.TB, network *testhost.Network, names ...string) []*testhost.Host {
+	t.Helper()
+	file, err := Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A copy: the one of the build may be replaced.
+	dir := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "cp", file, filepath.Join(dir, "k0s")).CombinedOutput(); err != nil {
+		t.Fatalf("copying %s: %v: %s", file, err, out)
+	}
+	hosts, errs := make([]*testhost.Host, len(names)), make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			hosts[i], errs[i] = network.Boot(t.Context(), name, dir)
+			if errs[i] == nil {
+				_, errs[i] = hosts[i].Output(t.Context(), "ln", "-s", filepath.Join(dir, "k0s"), Program)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	return hosts
+}
+
+// MustJoin joins hosts to the cluster, all at once, and waits for nothing; the test fails when it does.
+func (c *Cluster) MustJoin(t testing.TB, role string, hosts ...*testhost.Host) []*Node {
+	t.Helper()
+	nodes, errs := make([]*Node, len(hosts)), make([]error, len(hosts))
+	var wg sync.WaitGroup
+	for i, h := range hosts {
+		wg.Go(func() { nodes[i], errs[i] = c.Join(t.Context(), h, role) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	return nodes
 }
 
 // PutImage builds the test image and puts its archive on the host, at a path it returns, and
@@ -111,8 +158,8 @@ func Children() []string {
 }
 
 // ChildProcesses lists the processes of the host that have the name of a child.
-func (c *Cluster) ChildProcesses() (map[string][]testhost.ProcessInfo, error) {
-	all, err := c.Host.Processes()
+func (n *Node) ChildProcesses() (map[string][]testhost.ProcessInfo, error) {
+	all, err := n.Host.Processes()
 	if err != nil {
 		return nil, err
 	}

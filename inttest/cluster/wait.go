@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,26 +59,36 @@ func newOf[T runtime.Object](example T) runtime.Object {
 	}
 }
 
-// WaitNode waits until the cluster's node is Ready, by a report of this run of k0s.
+// WaitNode waits until a node of the cluster is Ready, by a report since k0s was started on the first
+// controller.
 func (c *Cluster) WaitNode(ctx context.Context) error {
 	return Watch(ctx, c.Client.CoreV1().RESTClient(), "nodes", "", func(all map[string]*corev1.Node) error {
+		err := errors.New("no node has registered")
 		for _, node := range all {
-			for _, condition := range node.Status.Conditions {
-				if condition.Type != corev1.NodeReady {
-					continue
-				}
-				// A time in the API has whole seconds.
-				if condition.LastHeartbeatTime.Unix() < c.Started.Unix() {
-					return fmt.Errorf("node %s has not reported since the start", node.Name)
-				}
-				if condition.Status != corev1.ConditionTrue {
-					return fmt.Errorf("node %s is not ready: %s", node.Name, condition.Message)
-				}
+			if err = nodeReady(node, c.Started); err == nil {
 				return nil
 			}
 		}
-		return errors.New("no node has reported its readiness")
+		return err
 	})
+}
+
+// nodeReady says why a node is not Ready by a report since a time.
+func nodeReady(node *corev1.Node, since time.Time) error {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type != corev1.NodeReady {
+			continue
+		}
+		// A time in the API has whole seconds.
+		if condition.LastHeartbeatTime.Unix() < since.Unix() {
+			return fmt.Errorf("node %s has not reported since the start", node.Name)
+		}
+		if condition.Status != corev1.ConditionTrue {
+			return fmt.Errorf("node %s is not ready: %s", node.Name, condition.Message)
+		}
+		return nil
+	}
+	return fmt.Errorf("node %s has not reported its readiness", node.Name)
 }
 
 // systemPods is what the names of the default system pods begin with.

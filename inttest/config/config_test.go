@@ -220,13 +220,7 @@ func restart(t *testing.T, c *cluster.Cluster, config string, args ...string) *c
 	if err := next.WaitNode(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := next.Eventually(ctx, cluster.Patience, "all components to be ready", func(ctx context.Context) error {
-		out, err := next.K0s(ctx, "status", "--out", "json")
-		if err == nil && !strings.Contains(out, `"Ready": true`) {
-			err = errors.New(out)
-		}
-		return err
-	}); err != nil {
+	if err := next.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return next

@@ -149,6 +149,19 @@ func (c cgroups) entries(dirs []string) []string {
 	return files
 }
 
+// thaw lets the processes of these groups go on, or they could not even die.
+func thaw(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		for name, thawed := range map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0"} {
+			if file := filepath.Join(dir, name); exists(file) {
+				errs = append(errs, os.WriteFile(file, []byte(thawed), 0o644))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // endCgroup kills what is in a cgroup and removes it with all below it.
 // It gives up after ten seconds.
 func endCgroup(ctx context.Context, dir string) error {

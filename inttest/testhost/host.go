@@ -35,10 +35,12 @@ type Host struct {
 	veth    string
 	machine string // its machine id
 	bind    []string
+	disks   []*disk
 
 	mu   sync.Mutex
 	init *exec.Cmd // nil while the host is off
 	gone chan struct{}
+	cut  bool // the cable is out
 }
 
 // Boot adds a host to the network and starts it. bind names directories of the machine
@@ -95,6 +97,18 @@ func (n *Network) Boot(ctx context.Context, name string, bind ...string) (*Host,
 
 // Boot starts a host that was killed again, with the disk it had.
 func (h *Host) Boot(ctx context.Context) error {
+	if err := h.boot(ctx); err != nil {
+		return err
+	}
+	for _, d := range h.disks {
+		if err := h.mountDisk(ctx, d); err != nil {
+			return errors.Join(err, h.Kill())
+		}
+	}
+	return nil
+}
+
+func (h *Host) boot(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.init != nil {
@@ -147,9 +161,13 @@ func (h *Host) Boot(ctx context.Context) error {
 	}(h.gone)
 
 	pid := strconv.Itoa(cmd.Process.Pid)
-	err = run(ctx, "ip", "link", "add", h.veth, "type", "veth", "peer", "name", "eth0", "netns", pid)
+	err = run(ctx, "ip", "link", "add", h.veth, "type", "veth",
+		"peer", "name", "eth0", "address", fmt.Sprintf("02:00:0a:4d:%02x:%02x", h.network.number, h.number), "netns", pid)
 	if err == nil {
-		err = run(ctx, "ip", "link", "set", h.veth, "master", h.network.bridge, "up")
+		err = run(ctx, "ip", "link", "set", h.veth, "master", h.network.bridge)
+	}
+	if err == nil {
+		err = h.plug(ctx)
 	}
 	if err := errors.Join(err, plug.Close()); err != nil {
 		return errors.Join(err, h.kill())
@@ -177,10 +195,10 @@ func (h *Host) kill() error {
 	}
 	// The kernel kills all others of a pid namespace with its first process, and only then
 	// lets that one be waited for.
+	errs := []error{thaw(h.groups)}
 	_ = h.init.Process.Kill()
 	<-h.gone
 	h.init = nil
-	var errs []error
 	// The cable goes with its other end, but the kernel removes that some time later.
 	if err := run(context.Background(), "ip", "link", "del", h.veth); err != nil && exists("/sys/class/net/"+h.veth) {
 		errs = append(errs, err)
@@ -188,7 +206,7 @@ func (h *Host) kill() error {
 	for _, dir := range h.groups {
 		errs = append(errs, endCgroup(context.Background(), dir))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, h.awaitDisks())...)
 }
 
 // Stop ends the host and removes its disk.

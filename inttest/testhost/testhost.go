@@ -215,6 +215,9 @@ func sweepNetwork(ctx context.Context, dir string) error {
 		if err != nil {
 			return err
 		}
+		if err := thaw(strings.Fields(string(text))); err != nil {
+			return err
+		}
 		for _, group := range strings.Fields(string(text)) {
 			if err := endCgroup(ctx, group); err != nil {
 				return err

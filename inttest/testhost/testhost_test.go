@@ -232,6 +232,8 @@ func TestSweepAfterCrash(t *testing.T) {
 		if _, err := h.Start("sleeper", "sleep", "1000"); err != nil {
 			t.Fatal(err)
 		}
+		must(t, h.AddDisk(t.Context(), "/var/lib/k0s", 16))
+		must(t, h.Freeze())
 		os.Stdout.WriteString("up\n")
 		select {}
 	}

@@ -76,6 +76,7 @@ func (h *Host) keepLogs(dir string) error {
 	}
 	errs := []error{copyTree(filepath.Join(h.dir, "logs"), dir)}
 	if h.Pid() != 0 {
+		errs = append(errs, h.Thaw())
 		for name, args := range map[string][]string{
 			"ps.txt":     {"ps", "-eHo", "pid,ppid,user,stat,lstart,args"},
 			"mounts.txt": {"cat", "/proc/self/mountinfo"},

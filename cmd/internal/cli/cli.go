@@ -72,12 +72,16 @@ func (f *Flags) Logger(w io.Writer, always bool) *slog.Logger {
 	if f.Debug {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			a.Value = slog.StringValue(a.Value.Time().Format("2006-01-02 15:04:05.000"))
 		}
 		return a
 	}}))
+	if always {
+		redirectKlog(log)
+	}
+	return log
 }
 
 // ServeProfiles serves pprof when --debug is given.
@@ -95,7 +99,7 @@ func (f *Flags) ServeProfiles(log *slog.Logger) {
 // DefaultLogLevels of the programs. From 1 on, those of Kubernetes print every flag they have.
 func DefaultLogLevels() map[string]string {
 	return map[string]string{
-		"containerd": "info", "etcd": "info", "kine": "info", "konnectivity-server": "0", "konnectivity-agent": "0",
+		"containerd": "info", "etcd": "info", "kine": "info", "konnectivity-server": "0",
 		"kube-apiserver": "0", "kube-controller-manager": "0", "kube-scheduler": "0", "kubelet": "0", "kube-proxy": "0",
 	}
 }

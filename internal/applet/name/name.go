@@ -15,5 +15,4 @@ const (
 	Containerd            = "containerd"
 	Ctr                   = "ctr"
 	KonnectivityServer    = "konnectivity-server"
-	KonnectivityAgent     = "konnectivity-agent"
 )

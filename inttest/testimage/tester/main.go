@@ -1,6 +1,8 @@
 // Tester is the program of the test image that busybox has no match for.
 //
 //	tester serve ADDRESS                    an HTTP server that says who it is and who asks
+//	tester judge ADDRESS DIRECTORY          an admission webhook that refuses what is called forbidden; its
+//	                                        certificate is tls.crt and tls.key in the directory
 //	tester get [-ca FILE] [-token FILE] URL prints what a server answers; fails unless 200
 //	tester lookup NAME                      prints the addresses of a name, sorted
 package main
@@ -9,6 +11,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -33,13 +37,15 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: tester serve ADDRESS | get [-ca FILE] [-token FILE] URL | lookup NAME")
+		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	switch args[0] {
 	case "serve":
 		return serve(args[1])
+	case "judge":
+		return judge(args[1], args[len(args)-1])
 	case "get":
 		return get(ctx, args[1:])
 	case "lookup":
@@ -56,6 +62,27 @@ func serve(address string) error {
 	return http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprintf(w, "%s answers %s\n", name, client)
+	}))
+}
+
+func judge(address, dir string) error {
+	return http.ListenAndServeTLS(address, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // each question is to find its way anew
+		var review struct {
+			Request struct{ UID, Name string }
+		}
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		type object map[string]any
+		err := json.NewEncoder(w).Encode(object{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": object{
+			"uid": review.Request.UID, "allowed": review.Request.Name != "forbidden",
+			"status": object{"message": "judge has refused " + review.Request.Name},
+		}})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "tester:", err)
+		}
 	}))
 }
 

@@ -1,8 +1,6 @@
 package v1beta1
 
 import (
-	"net/netip"
-
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -23,7 +21,7 @@ type APISpec struct {
 	// bind it through CAP_NET_BIND_SERVICE.
 	Port int `json:"port" scope:"node" change:"restart" min:"1" max:"65535" example:"443"`
 	// K0sAPIPort is the port of the join API, used by joining controllers.
-	K0sAPIPort int `json:"k0sApiPort" scope:"node" change:"restart" min:"1" max:"65535" later:"" example:"9443"`
+	K0sAPIPort int `json:"k0sApiPort" scope:"node" change:"restart" min:"1" max:"65535" example:"9743"`
 	// SANs are further names and IPs the API server certificate is valid for.
 	// A name may begin with "*." for all names directly below the rest.
 	SANs []string `json:"sans,omitempty" scope:"node" change:"restart" example:"[k8s.example.org, 192.0.2.100]"`
@@ -35,18 +33,7 @@ type APISpec struct {
 
 func (a APISpec) validate(path *field.Path) field.ErrorList {
 	errs := validateHostAddress(path.Child("address"), a.Address)
-	if a.ExternalAddress != "" {
-		path := path.Child("externalAddress")
-		host, port := splitHostPort(a.ExternalAddress)
-		if port < 0 {
-			errs = append(errs, field.Invalid(path, a.ExternalAddress, "must have a port from 1 to 65535, or none"))
-		}
-		if !isIPOrName(host) {
-			errs = append(errs, field.Invalid(path, a.ExternalAddress, "must be an IP address or DNS name, with or without :port"))
-		} else if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-			errs = append(errs, field.Invalid(path, a.ExternalAddress, "must be an address others can connect to"))
-		}
-	}
+	errs = append(errs, validateExternalAddress(path.Child("externalAddress"), a.ExternalAddress)...)
 	for i, san := range a.SANs {
 		if !isIPOrName(san) && !isWildcard(san) {
 			errs = append(errs, field.Invalid(path.Child("sans").Index(i), san, "must be an IP address or DNS name"))

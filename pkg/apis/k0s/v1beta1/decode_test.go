@@ -103,8 +103,8 @@ spec:
     pause: {image: example.org/pause, version: v3}
     default_pull_policy: Never
   telemetry: {enabled: true}
-  installConfig: {users: {etcdUser: a, kineUser: b, kubeAPIserverUser: d, kubeSchedulerUser: e}}
-  konnectivity: {adminPort: 8133, agentPort: 8132}
+  installConfig: {users: {etcdUser: a, kineUser: b, konnectivityUser: c, kubeAPIserverUser: d, kubeSchedulerUser: e}}
+  konnectivity: {adminPort: 9133, agentPort: 9132, externalAddress: "k.example.org:8132"}
   workerProfiles: [{name: dense, values: {maxPods: 250, evictionHard: {memory.available: 100Mi}}}, {name: empty}]
   featureGates: [{name: A, enabled: true}, {name: B, enabled: false, components: [kubelet]}]
   metricsServer: {patches: [{target: {kind: Deployment, name: a, namespace: b}, patch: {type: JSON, content: "[]"}}]}
@@ -132,7 +132,8 @@ spec:
 			spec.Images.CoreDNS, spec.Images.MetricsServer, spec.Images.Pause = Image{"example.org:5000/dns", "v1"}, Image{"example.org/metrics", "v2"}, Image{"example.org/pause", "v3"}
 			spec.Images.DefaultPullPolicy = PullNever
 			spec.Telemetry.Enabled = true
-			spec.InstallConfig.Users = UsersSpec{"a", "b", "konnectivity-server", "d", "e"}
+			spec.InstallConfig.Users = UsersSpec{"a", "b", "c", "d", "e"}
+			spec.Konnectivity = KonnectivitySpec{9133, 9132, "k.example.org:8132"}
 			spec.WorkerProfiles = []WorkerProfile{
 				{"dense", &runtime.RawExtension{Raw: []byte(`{"evictionHard":{"memory.available":"100Mi"},"maxPods":250}`)}}, {Name: "empty"},
 			}
@@ -450,8 +451,8 @@ spec:
 				`line 1: spec.extensions.helm.repositories: not supported yet` + "\n" +
 				`line 1: spec.extensions.helm.charts: not supported yet`},
 		{"metrics-server patches", `spec: {metricsServer: {patches: [a]}}`, `line 1: spec.metricsServer.patches[0]: must be a mapping of names to values, not "a"`},
-		{"konnectivity", `spec: {konnectivity: {externalAddress: a, agentPort: -1, adminPort: 8134}}`, "line 1: spec.konnectivity.adminPort: not supported yet\nline 1: spec.konnectivity.agentPort: invalid value -1: must be a port from 1 to 65535\nline 1: spec.konnectivity.externalAddress: not supported yet"},
-		{"join API", `spec: {api: {k0sApiPort: 9743}}`, `line 1: spec.api.k0sApiPort: not supported yet`},
+		{"konnectivity", `spec: {konnectivity: {externalAddress: "a:0", agentPort: -1, adminPort: 8134}}`, `line 1: spec.konnectivity.externalAddress: invalid value "a:0": must have a port from 1 to 65535, or none` + "\n" +
+			"line 1: spec.konnectivity.agentPort: invalid value -1: must be a port from 1 to 65535"},
 		{"image name", `spec: {images: {pause: {image: " a"}}}`, `line 1: spec.images.pause.image: invalid value " a": invalid reference format`},
 		{"image name with tag", `spec: {images: {coredns: {image: a:b}}}`, `line 1: spec.images.coredns.image: invalid value "a:b": must not have a tag or digest: that goes into version`},
 		{"empty image", `spec: {images: {metricsserver: {image: "", version: ""}}}`,

@@ -34,7 +34,7 @@ func (c *ClusterConfig) CheckFixed(founded map[string]string) error {
 		was, recorded := founded[f.Path]
 		if is, there := now[f.Path]; recorded && there && is != was {
 			problems = append(problems, Problem{Path: f.Path, Value: is, Reason: fmt.Sprintf(
-				"this cluster was founded with %q, and only a new cluster can have another value: put %q back into k0s.yaml; "+
+				"this cluster was founded with %q, and only a new cluster can have another value: put %q into k0s.yaml; "+
 					"or take down the workloads, run `k0s reset`, which gives up the cluster's data, and start anew", was, was)})
 		}
 	}

@@ -131,7 +131,7 @@ type UsersSpec struct {
 	// KineUser runs kine.
 	KineUser string `json:"kineUser" scope:"node" change:"restart" example:"my-kine"`
 	// KonnectivityUser runs the konnectivity server.
-	KonnectivityUser string `json:"konnectivityUser" scope:"node" change:"restart" later:"" example:"konnectivity-server"`
+	KonnectivityUser string `json:"konnectivityUser" scope:"node" change:"restart" example:"my-konnectivity"`
 	// KubeAPIServerUser runs kube-apiserver and kube-controller-manager.
 	KubeAPIServerUser string `json:"kubeAPIserverUser" scope:"node" change:"restart" example:"my-apiserver"`
 	// KubeSchedulerUser runs kube-scheduler.
@@ -140,13 +140,14 @@ type UsersSpec struct {
 
 // KonnectivitySpec configures the tunnel from the control plane to the nodes.
 type KonnectivitySpec struct {
-	// AdminPort is the port of the server's admin interface.
-	AdminPort int `json:"adminPort" scope:"node" change:"restart" min:"1" max:"65535" later:"" example:"8133"`
+	// AdminPort is the port of the server's health and metrics, on loopback.
+	AdminPort int `json:"adminPort" scope:"node" change:"restart" min:"1" max:"65535" example:"9133"`
 	// AgentPort is the port agents on the nodes connect to.
-	AgentPort int `json:"agentPort" scope:"cluster" change:"restart" min:"1" max:"65535" later:"" example:"8132"`
+	AgentPort int `json:"agentPort" scope:"cluster" change:"restart" min:"1" max:"65535" example:"9132"`
 	// ExternalAddress is the host or host:port that agents connect to in place
-	// of spec.api.externalAddress and agentPort.
-	ExternalAddress string `json:"externalAddress,omitempty" scope:"cluster" change:"restart" later:"" example:"konnectivity.example.org:8132"`
+	// of each controller's own address: a TCP load balancer that hands
+	// connections to all controllers by turns. Without a port: agentPort.
+	ExternalAddress string `json:"externalAddress,omitempty" scope:"cluster" change:"restart" example:"konnectivity.example.org:8132"`
 }
 
 // MetricsServerSpec configures metrics-server.

@@ -36,6 +36,7 @@ func (c *ClusterConfig) Validate() field.ErrorList {
 	errs = append(errs, c.Spec.Images.validate(spec.Child("images"))...)
 	errs = append(errs, c.Spec.Extensions.Helm.validate(spec.Child("extensions", "helm"))...)
 	errs = append(errs, validatePatches(spec.Child("metricsServer", "patches"), c.Spec.MetricsServer.Patches)...)
+	errs = append(errs, validateExternalAddress(spec.Child("konnectivity", "externalAddress"), c.Spec.Konnectivity.ExternalAddress)...)
 	errs = append(errs, c.Spec.InstallConfig.Users.validate(spec.Child("installConfig", "users"))...)
 	errs = append(errs, c.validatePorts(spec)...)
 	errs = append(errs, c.validateNetworks(spec)...)
@@ -223,6 +224,24 @@ func parseCIDR(path *field.Path, cidr string) (netip.Prefix, field.ErrorList) {
 		return prefix, nil
 	}
 	return netip.Prefix{}, field.ErrorList{field.Invalid(path, cidr, reason)}
+}
+
+// validateExternalAddress checks a host or host:port that others connect to, or none.
+func validateExternalAddress(path *field.Path, address string) field.ErrorList {
+	if address == "" {
+		return nil
+	}
+	var errs field.ErrorList
+	host, port := splitHostPort(address)
+	if port < 0 {
+		errs = append(errs, field.Invalid(path, address, "must have a port from 1 to 65535, or none"))
+	}
+	if !isIPOrName(host) {
+		errs = append(errs, field.Invalid(path, address, "must be an IP address or DNS name, with or without :port"))
+	} else if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		errs = append(errs, field.Invalid(path, address, "must be an address others can connect to"))
+	}
+	return errs
 }
 
 // validateHostAddress checks an IPv4 address of this host; empty is fine.

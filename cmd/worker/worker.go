@@ -1,0 +1,369 @@
+// Package worker is the command `k0s worker`.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"k0s.io/k0s/cmd/internal/cli"
+	"k0s.io/k0s/internal/balancer"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
+	"k0s.io/k0s/internal/instance"
+	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/memory"
+	"k0s.io/k0s/internal/node"
+	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/internal/status"
+	"k0s.io/k0s/internal/version"
+	"k0s.io/k0s/internal/workerconfig"
+	"k0s.io/k0s/pkg/token"
+)
+
+// stopTimeout bounds the stop of everything.
+const stopTimeout = 60 * time.Second
+
+// settledGOGC is how much, in percent, the supervisor's heap may grow between collections once all is
+// ready.
+const settledGOGC = 30
+
+type flags struct {
+	cli.Flags
+	worker cli.WorkerFlags
+	token  cli.TokenFlags
+}
+
+// Command returns `k0s worker`.
+func Command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "worker [TOKEN]",
+		Short: "Run a worker: a node of a cluster that is controlled elsewhere",
+		Long: "Runs a worker: a node of a cluster that is controlled elsewhere.\n\n" +
+			"The join token comes from `k0s token create` on a controller. It is needed once: a worker that has joined\n" +
+			"starts without. It may be the argument, in a file, or in the environment variable " + cli.TokenVariable + ".",
+		Example: "  k0s worker --token-file /etc/k0s/token\n  k0s worker --profile dense --labels disk=fast \"$TOKEN\"",
+		Args:    f.token.Arg,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer cancel()
+			return run(ctx, f, cmd)
+		},
+	}
+	fs := cmd.Flags()
+	f.AddTo(fs)
+	f.worker.AddTo(fs)
+	f.token.AddTo(fs)
+	return cmd
+}
+
+func run(ctx context.Context, f flags, cmd *cobra.Command) error {
+	begin := time.Now()
+	if os.Geteuid() != 0 {
+		return errors.New("k0s worker must run as root: use sudo")
+	}
+	if err := f.token.Hide(); err != nil {
+		return err
+	}
+	log := f.Logger(cmd.OutOrStdout(), true)
+	f.ServeProfiles(log)
+	layout, err := host.NewLayout(f.DataDir, f.worker.KubeletRoot)
+	if err != nil {
+		return err
+	}
+	address, err := host.PrimaryAddress()
+	if err != nil {
+		return err
+	}
+	worker, err := f.worker.Node(layout, address.String(), nil, nil, log)
+	if err != nil {
+		return err
+	}
+	// What an old unit file still names is looked at only where it is needed.
+	join, tokenErr := f.token.Take(token.Worker)
+
+	socket := f.Socket(layout)
+	lock, err := instance.Acquire(layout, instance.RuntimeSpec{Role: identity.Worker, StatusSocket: socket})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			log.Warn("Cannot give up the lock", "error", err)
+		}
+	}()
+	if err := process.EndAll(layout.RunDir); err != nil {
+		return err
+	}
+	if known, err := identity.Read(layout.DataDir); err != nil {
+		return err
+	} else if (known == nil || known.State != identity.Member) && tokenErr != nil {
+		return tokenErr
+	}
+	if err := preflight(layout); err != nil {
+		if !f.worker.IgnorePreflight {
+			return fmt.Errorf("this host is not fit to run k0s: %w (--ignore-pre-flight-checks starts it all the same)", err)
+		}
+		log.Warn("Starting although this host is not fit to run k0s", "error", err)
+	}
+	id, err := identity.Joined(layout.DataDir, worker.NodeName)
+	if err != nil {
+		return err
+	}
+	if worker.Journal, err = journal.Open(layout.Journal()); err != nil {
+		return err
+	}
+	if err := worker.Journal.AddKubeletRoot(layout.KubeletRoot); err != nil {
+		return err
+	}
+	w := &running{id: id, node: worker, join: join, log: log, renew: make(chan struct{}, 1)}
+	return w.run(ctx, socket, begin)
+}
+
+// preflight checks what would otherwise fail half-way.
+func preflight(layout host.Layout) error {
+	const firstStart, laterStart = 400 << 20, 32 << 20
+	needed := uint64(laterStart)
+	if _, err := os.Stat(filepath.Clean(layout.Bin("runc"))); err != nil {
+		needed = firstStart
+	}
+	return errors.Join(host.FreeSpace(layout.DataDir, needed), cli.FitForWorkloads())
+}
+
+// running is a worker at work: first it joins, then it is a node.
+type running struct {
+	id   *identity.Identity
+	node node.Options
+	join *token.Join
+	log  *slog.Logger
+
+	joining, working atomic.Pointer[component.Engine]
+	settings         atomic.Pointer[workerconfig.Settings]
+	renew            chan struct{} // tells that the settings have changed
+}
+
+func (w *running) run(ctx context.Context, socket string, begin time.Time) error {
+	joining, err := w.joiningSet()
+	if err != nil {
+		return err
+	}
+	engine, err := component.NewEngine(joining, w.log)
+	if err != nil {
+		return err
+	}
+	w.joining.Store(engine)
+	adapted := host.Warnings()
+	if len(adapted) > 0 {
+		w.log.Warn("This host is not perfect, k0s adapts to it", "because", strings.Join(adapted, "; "))
+	}
+
+	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := status.Serve(statusCtx, socket, func() status.Status { return w.status(begin, adapted) }); err != nil {
+			w.log.Error("Cannot answer k0s status", "error", err)
+		}
+	}()
+	defer func() {
+		stopStatus()
+		<-served
+		w.log.Info("k0s has stopped")
+	}()
+
+	w.log.Info("Starting k0s", "version", version.String(), "role", identity.Worker, "node", w.node.NodeName,
+		"address", w.node.Address, "data-dir", w.node.Layout.DataDir)
+	// What joins goes on until all else has stopped: the kubelet's way to the API is part of it.
+	joinCtx, stopJoining := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJoining()
+	stopOnSignal := context.AfterFunc(ctx, func() {
+		if w.working.Load() == nil {
+			stopJoining()
+		}
+	})
+	defer stopOnSignal()
+	ended := make(chan error, 1)
+	go func() { ended <- engine.Run(joinCtx, stopTimeout) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-engine.Ready():
+	}
+	err = w.work(ctx, begin)
+	stopJoining()
+	return errors.Join(err, <-ended)
+}
+
+// joiningSet is what brings a worker into its cluster, and keeps it in touch.
+func (w *running) joiningSet() (component.Set, error) {
+	layout := w.node.Layout
+	if w.join != nil && w.id.State != identity.Member {
+		server, err := hostPort(w.join.URL)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.id.SetAPIServers(server); err != nil {
+			return nil, err
+		}
+	}
+	bootstrap := node.Bootstrap{NodeName: w.node.NodeName, Layout: layout, Token: w.join, Server: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(balancer.DefaultPort)), Log: w.log}
+	if len(w.id.APIServers) == 0 {
+		// Without token and without past, there is nothing to balance between: the bootstrap says so.
+		return component.Set{bootstrap.Component()}, nil
+	}
+	balance, err := balancer.New(balancer.Options{
+		File: layout.DataDir + "/api-servers.json", Fallback: w.id.APIServers,
+		TLS: balancer.Credentials(layout.KubeletConf()), Log: w.log.With("component", "api-balancer"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	settings := &node.Settings{Profile: w.node.Profile, Layout: layout, ClusterID: w.id.ClusterID, Changed: w.changed, Log: w.log}
+	servers := w.log.With("component", "api-servers")
+	return component.Set{
+		bootstrap.Component(),
+		balance.Component().Needs("bootstrap"),
+		settings.Component().Needs("bootstrap"),
+		component.Background("api-servers", func(ctx context.Context) error {
+			config, err := clientcmd.BuildConfigFromFlags("", layout.KubeletConf())
+			if err != nil {
+				return err
+			}
+			return balancer.Watch(ctx, config, balance.SetServers, servers)
+		}, servers).Needs("bootstrap", "api-balancer"),
+	}, nil
+}
+
+func hostPort(server string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil {
+		return "", fmt.Errorf("the join token's server: %w", err)
+	}
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "443"), nil
+	}
+	return u.Host, nil
+}
+
+// changed is called with the first settings, and with all that differ from them later.
+func (w *running) changed(settings *workerconfig.Settings) error {
+	if w.settings.Swap(settings) == nil {
+		return w.id.JoinedCluster(settings.ClusterID)
+	}
+	select {
+	case w.renew <- struct{}{}:
+	default: // it will be seen with the change before
+	}
+	return nil
+}
+
+// work is a node until ctx ends. A change of the settings starts those of its components anew that it
+// touches, and all of them if it is to consist of others.
+func (w *running) work(ctx context.Context, begin time.Time) error {
+	for {
+		current := w.node
+		current.Config = w.settings.Load().Config
+		if err := checkPorts(ctx, current); err != nil {
+			return err
+		}
+		again, err := w.workWith(ctx, current, begin)
+		if err != nil || !again {
+			return err
+		}
+		w.log.Info("The settings of the controllers make another worker of this one: starting it anew")
+	}
+}
+
+// set is what a worker with these settings consists of.
+func set(o node.Options) component.Set {
+	return append(component.Set{{Name: "joined"}}, node.Worker(o, node.Needs{Credentials: "joined", APIAnswers: "joined", APIReady: "joined"})...)
+}
+
+// workWith is a node with given settings; again tells that it is to be one with others.
+func (w *running) workWith(ctx context.Context, current node.Options, begin time.Time) (again bool, err error) {
+	engine, err := component.NewEngine(set(current), w.log)
+	if err != nil {
+		return false, err
+	}
+	w.working.Store(engine)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- engine.Run(ctx, stopTimeout) }()
+	select {
+	case err := <-ended:
+		return false, err
+	case <-engine.Ready():
+	}
+	w.log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
+	memory.Settle(0, settledGOGC)
+	for {
+		select {
+		case err := <-ended:
+			return false, err
+		case <-w.renew:
+		}
+		next := w.node
+		next.Config = w.settings.Load().Config
+		touched, sameSet, err := node.Changed(current, next)
+		switch {
+		case err != nil:
+			w.log.Error("The controllers' settings are of no use to this worker", "error", err)
+			continue
+		case !sameSet:
+			stop()
+			return true, <-ended
+		case len(touched) > 0:
+			w.log.Info("The controllers' settings have changed", "restarting", touched)
+			if err := engine.Replace(ctx, set(next), touched...); err != nil && ctx.Err() == nil {
+				w.log.Error("With the controllers' new settings this worker does not work", "error", err)
+			}
+		}
+		current = next
+	}
+}
+
+func checkPorts(ctx context.Context, o node.Options) error {
+	ports, err := node.Ports(o)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, port := range ports {
+		errs = append(errs, host.FreeAddress(ctx, port.String(), port.Usage))
+	}
+	return errors.Join(errs...)
+}
+
+func (w *running) status(begin time.Time, warnings []string) status.Status {
+	s := status.Status{
+		Version: version.String(), Pid: os.Getpid(), PPid: os.Getppid(), Role: identity.Worker, Workloads: true,
+		Args: os.Args, DataDir: w.node.Layout.DataDir, Started: begin, Warnings: warnings,
+		Components: w.joining.Load().Status(),
+	}
+	if settings := w.settings.Load(); settings != nil {
+		s.ClusterID = settings.ClusterID
+	}
+	working := w.working.Load()
+	if working != nil {
+		s.Components = append(s.Components, working.Status()...)
+	}
+	s.Ready = working != nil && !component.AnyNot(s.Components, component.Ready)
+	return s
+}

@@ -1,0 +1,162 @@
+// Package etcdmembers knows who is a member of the cluster's etcd: it adds, promotes and removes members, from the
+// side of those who vote already.
+package etcdmembers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// PeerPort is where members talk to each other.
+const PeerPort = 2380
+
+// Access says how the member of etcd on this host is reached, and its peers.
+type Access struct {
+	// Endpoints are the URLs for clients, of the member on this host only.
+	Endpoints []string
+	// CAFile is the authority of all certificates here.
+	CAFile string
+	// CertFile and KeyFile are a client's.
+	CertFile, KeyFile string
+	// PeerCertFile and PeerKeyFile are this member's own: with them other members are asked whether they live.
+	PeerCertFile, PeerKeyFile string
+}
+
+// Members of etcd. Its methods may be used at the same time.
+type Members struct {
+	cluster clientv3.Cluster
+	records records
+	// leads tells whether the member on this host is the one that leads.
+	leads func(context.Context) (bool, error)
+	// alive tells whether a member of this cluster answers its peers there.
+	alive func(ctx context.Context, peerURL string, clusterID uint64) error
+	close func() error
+
+	adding sync.Mutex
+}
+
+// Open prepares to talk to etcd; it does not wait for it. The files are read again when they change.
+func Open(a Access) (*Members, error) {
+	config, err := transport.TLSInfo{TrustedCAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile}.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("certificates for etcd: %w", err)
+	}
+	peers, err := peerClient(a)
+	if err != nil {
+		return nil, err
+	}
+	config.MinVersion = tls.VersionTLS12
+	client, err := clientv3.New(clientv3.Config{Endpoints: a.Endpoints, TLS: config, Logger: zap.NewNop()})
+	if err != nil {
+		return nil, fmt.Errorf("connecting to etcd: %w", err)
+	}
+	return &Members{
+		cluster: client.Cluster,
+		records: keys{client},
+		leads: func(ctx context.Context) (bool, error) {
+			s, err := client.Status(ctx, a.Endpoints[0])
+			if err != nil {
+				return false, err
+			}
+			return s.Leader != 0 && s.Leader == s.Header.MemberId, nil
+		},
+		alive: func(ctx context.Context, peerURL string, clusterID uint64) error {
+			_, err := askPeer(ctx, peers, peerURL, clusterID)
+			return err
+		},
+		close: client.Close,
+	}, nil
+}
+
+// Close ends the connections.
+func (m *Members) Close() error { return m.close() }
+
+// Member of etcd.
+type Member struct {
+	ID uint64
+	// Name is empty while the member has never started.
+	Name     string
+	PeerURLs []string
+	// Learner: it has no vote yet.
+	Learner bool
+}
+
+// List asks the members in agreement who they are.
+func (m *Members) List(ctx context.Context) ([]Member, error) {
+	resp, err := m.cluster.MemberList(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking etcd for its members: %w", err)
+	}
+	var all []Member
+	for _, member := range resp.Members {
+		all = append(all, Member{member.ID, member.Name, member.PeerURLs, member.IsLearner})
+	}
+	return all, nil
+}
+
+// Remove takes a member out of the cluster for good. One that is no member is none. etcd refuses until all
+// members have been connected for five seconds, which is waited for until ctx ends.
+func (m *Members) Remove(ctx context.Context, id uint64) error {
+	for {
+		err := m.remove(ctx, id)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("removing member %x from etcd: %w", id, err)
+		if !errors.Is(err, rpctypes.ErrUnhealthy) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: are all its members running?", err)
+		case <-time.After(settleInterval):
+		}
+	}
+}
+
+// settleInterval is how long to wait for etcd to be settled before asking again.
+const settleInterval = 500 * time.Millisecond
+
+// PeerURL is the URL that a peer address stands for: a URL of the form https://HOST:PORT, or a bare address
+// or DNS name, which gets PeerPort. Addresses that only one host understands are refused.
+func PeerURL(address string) (string, error) {
+	host, port := address, strconv.Itoa(PeerPort)
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		if u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" || (u.Path != "" && u.Path != "/") {
+			return "", fmt.Errorf("the peer address %.100q is not of the form https://HOST:PORT", address)
+		}
+		if host = u.Hostname(); u.Port() != "" {
+			port = u.Port()
+		}
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return "", fmt.Errorf("the peer address %.100q has no port from 1 to 65535", address)
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err != nil && len(validation.IsDNS1123Subdomain(host)) > 0:
+		return "", fmt.Errorf("the peer address %.100q is neither an IP address nor a DNS name", address)
+	case err != nil && host == "localhost":
+		return "", errors.New("localhost is another host for each: no peer address")
+	case err == nil && (ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != ""):
+		return "", fmt.Errorf("%s cannot be reached from other hosts: no peer address", ip)
+	}
+	if err == nil {
+		host = ip.Unmap().String()
+	}
+	return "https://" + net.JoinHostPort(host, port), nil
+}

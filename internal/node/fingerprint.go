@@ -1,0 +1,64 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
+)
+
+// fingerprints say, by component, what each makes of the cluster's settings.
+func fingerprints(o Options) (map[string]string, error) {
+	kubelet, err := KubeletConfig(o, false, host.ResolvConf())
+	if err != nil {
+		return nil, err
+	}
+	kubeletConfig, err := json.Marshal(kubelet)
+	if err != nil {
+		return nil, err
+	}
+	network := o.Config.Spec.Network
+	prints := map[string]string{
+		name.Kubelet:    string(kubeletConfig) + strings.Join(kubeletArgs(o), "\n"),
+		name.Containerd: o.Config.Spec.Images.Ref(o.Config.Spec.Images.Pause),
+	}
+	if !network.KubeProxy.Disabled {
+		prints[name.KubeProxy] = string(network.KubeProxy.Mode) + strings.Join(kubeProxyArgs(o, network.KubeProxy.Mode), "\n")
+	}
+	if network.Provider == v1beta1.KubeRouterProvider {
+		k := network.KubeRouter
+		prints["pod-network"] = fmt.Sprint(network.PodCIDR, k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
+	}
+	return prints, nil
+}
+
+// Changed lists the components of a worker that other settings of the cluster touch, in the order in which
+// to start them anew. It is all of them, said by false, if the worker is to consist of others then.
+func Changed(before, after Options) (components []string, sameSet bool, err error) {
+	old, err := fingerprints(before)
+	if err != nil {
+		return nil, false, err
+	}
+	now, err := fingerprints(after)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(old) != len(now) {
+		return nil, false, nil
+	}
+	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", name.KubeProxy} {
+		was, there := old[component]
+		is, stays := now[component]
+		if there != stays {
+			return nil, false, nil
+		}
+		if is != was {
+			components = append(components, component)
+		}
+	}
+	return slices.Clip(components), true, nil
+}

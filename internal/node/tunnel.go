@@ -1,0 +1,81 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"k0s.io/k0s/internal/balancer"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/tunnel"
+)
+
+// controlTunnel is the way of the controllers to this node, its pods, and services: they need no route.
+func controlTunnel(o Options) component.Component {
+	log := o.Log.With("component", "tunnel")
+	var running atomic.Pointer[tunnel.Tunnel]
+	c := component.Background("tunnel", func(ctx context.Context) error {
+		t, err := tunnel.New(tunnel.Options{
+			NodeName: o.NodeName, Addresses: o.tunnelAddresses(), CertFile: currentCertificate(o.Layout), CAFile: o.Layout.PKI("ca.crt"),
+			Shared: o.Config.Spec.Konnectivity.ExternalAddress != "", Log: log,
+		})
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		running.Store(t)
+		if external := o.Config.Spec.Konnectivity.ExternalAddress; external != "" {
+			if err := t.SetServers([]string{withPort(external, o.Config.Spec.Konnectivity.AgentPort)}); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		}
+		config, err := clientcmd.BuildConfigFromFlags("", o.Layout.KubeletConf())
+		if err != nil {
+			return err
+		}
+		config.UserAgent = "k0s"
+		return balancer.Watch(ctx, config, func(apiServers []string) error {
+			return t.SetServers(tunnelServers(apiServers, o.Config.Spec.Konnectivity.AgentPort))
+		}, log)
+	}, log)
+	failed := c.Trouble
+	c.Trouble = func() error {
+		if t := running.Load(); t != nil && failed() == nil {
+			return t.Trouble()
+		}
+		return failed()
+	}
+	return c
+}
+
+// tunnelServers are where the controllers of these API servers, HOST:PORT, expect the nodes.
+func tunnelServers(apiServers []string, port int) []string {
+	var servers []string
+	for _, server := range apiServers {
+		if host, _, err := net.SplitHostPort(server); err == nil {
+			servers = append(servers, net.JoinHostPort(host, strconv.Itoa(port)))
+		}
+	}
+	return servers
+}
+
+// withPort adds a port to an address without one.
+func withPort(address string, port int) string {
+	if _, _, err := net.SplitHostPort(address); err == nil {
+		return address
+	}
+	return net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(port))
+}
+
+// tunnelAddresses are all that API servers may know this node by.
+func (o Options) tunnelAddresses() []string {
+	addresses := strings.Split(cmp.Or(o.KubeletArgs["node-ip"], o.Address), ",")
+	return append(addresses, o.NodeName)
+}

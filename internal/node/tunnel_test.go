@@ -1,0 +1,35 @@
+package node
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestTunnelServers(t *testing.T) {
+	got := tunnelServers([]string{"192.0.2.1:6443", "[2001:db8::1]:6443"}, 8132)
+	if want := []string{"192.0.2.1:8132", "[2001:db8::1]:8132"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWithPort(t *testing.T) {
+	for address, want := range map[string]string{
+		"k.example": "k.example:8132", "k.example:1": "k.example:1", "192.0.2.1": "192.0.2.1:8132",
+		"2001:db8::1": "[2001:db8::1]:8132", "[2001:db8::1]": "[2001:db8::1]:8132", "[2001:db8::1]:1": "[2001:db8::1]:1",
+	} {
+		if got := withPort(address, 8132); got != want {
+			t.Errorf("%q: got %q, want %q", address, got, want)
+		}
+	}
+}
+
+func TestTunnelAddresses(t *testing.T) {
+	o := Options{NodeName: "w0", Address: "192.0.2.1"}
+	if got := o.tunnelAddresses(); !slices.Equal(got, []string{"192.0.2.1", "w0"}) {
+		t.Errorf("got %q", got)
+	}
+	o.KubeletArgs = map[string]string{"node-ip": "192.0.2.2,2001:db8::2"}
+	if got := o.tunnelAddresses(); !slices.Equal(got, []string{"192.0.2.2", "2001:db8::2", "w0"}) {
+		t.Errorf("got %q", got)
+	}
+}
