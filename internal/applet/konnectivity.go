@@ -26,9 +26,6 @@ func konnectivityServer() int {
 		Use:  name.KonnectivityServer,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if level := cmd.Flag("v"); !level.Changed || level.Value.String() == "0" {
-				quiet()
-			}
 			ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer cancel()
 			return tunnelserver.Serve(ctx, o)
@@ -45,13 +42,6 @@ func konnectivityServer() int {
 	fs.StringVar(&o.CAFile, "client-ca-file", "", "authority of the nodes' certificates")
 	fs.DurationVar(&o.Patience, "patience", 0, "how long the API server, from its first question on, waits for the first agent")
 	return runWithKlog(name.KonnectivityServer, cmd)
-}
-
-// quiet leaves out what the libraries say: they take each connection that does not come about for an error
-// of theirs. The API server tells its clients.
-func quiet() {
-	klog.SetLogger(klog.Logger{})
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, os.Stderr))
 }
 
 // runWithKlog adds klog's flags, spelt with dashes as everywhere in Kubernetes, and runs cmd.

@@ -75,6 +75,7 @@ type Balancer struct {
 
 	mu       sync.Mutex
 	servers  []*server // sorted by address
+	former   []string  // of them, those that the API tells of no more
 	listener *net.TCPListener
 	ctx      context.Context // nil while it is not running
 	cancel   context.CancelFunc
@@ -99,7 +100,7 @@ func New(o Options) (*Balancer, error) {
 	if err != nil {
 		o.Log.Warn("The API servers this worker knew are forgotten, beginning with those it joined by", "error", err, "servers", o.Fallback)
 	}
-	if len(remembered)+len(o.Fallback) == 0 {
+	if len(remembered.Servers)+len(o.Fallback) == 0 {
 		return nil, errors.New("balancing between API servers: none is known")
 	}
 	b.replace(remembered)
@@ -208,27 +209,56 @@ func (b *Balancer) SetServers(addresses []string) error {
 	}
 	b.setting.Lock()
 	defer b.setting.Unlock()
-	if b.replace(addresses) {
+	next := memory{Servers: addresses, Former: b.formerThen(addresses)}
+	if b.replace(next) {
 		b.o.Log.Info("The API servers have changed", "servers", addresses)
-	} else if remembered, err := recall(b.o.File); err == nil && slices.Equal(remembered, addresses) {
+	} else if remembered, err := recall(b.o.File); err == nil && slices.Equal(remembered.Servers, addresses) {
 		return nil
 	}
-	return remember(b.o.File, addresses)
+	return next.remember(b.o.File)
 }
 
-// replace makes these and the fallback the servers, and says whether that changed the former.
-func (b *Balancer) replace(addresses []string) (changed bool) {
+// maxFormer is how many servers are kept that are no more among those that the API tells of.
+const maxFormer = 8
+
+// formerThen lists the servers that were known before, the last one first, when addresses are those known.
+// An API server that starts, or goes, is for a while not among the endpoints of the cluster: if the one that
+// said so is lost in that moment, the others must not be forgotten.
+func (b *Balancer) formerThen(addresses []string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var former []string
+	for _, s := range b.servers {
+		if !s.fallback && !slices.Contains(addresses, s.address) {
+			former = append(former, s.address)
+		}
+	}
+	for _, address := range b.former {
+		if !slices.Contains(addresses, address) && !slices.Contains(former, address) {
+			former = append(former, address)
+		}
+	}
+	return former[:min(len(former), maxFormer)]
+}
+
+// replace makes these, the fallback, and the former ones the servers, and says whether that changed the
+// first of these. Connections to those that are no more among them are closed.
+func (b *Balancer) replace(known memory) (changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.former = known.Former
+	addresses := known.Servers
 	var servers []*server
-	for i, address := range slices.Concat(addresses, b.o.Fallback) {
+	for i, address := range slices.Concat(addresses, b.o.Fallback, known.Former) {
 		fallback := i >= len(addresses)
 		if slices.ContainsFunc(servers, func(s *server) bool { return s.address == address }) {
 			continue
 		}
 		if at := slices.IndexFunc(b.servers, func(s *server) bool { return s.address == address }); at >= 0 {
 			s := b.servers[at]
-			changed = changed || s.fallback != fallback
+			if changed = changed || s.fallback != fallback; fallback && !s.fallback {
+				s.closeConns()
+			}
 			s.fallback = fallback
 			servers = append(servers, s)
 			continue

@@ -278,7 +278,7 @@ func TestForgottenServers(t *testing.T) {
 			if err := b.SetServers([]string{"10.0.0.2:6443", "10.0.0.1:6443", "10.0.0.2:6443"}); err != nil {
 				t.Fatal(err)
 			}
-			if known, err := recall(o.File); err != nil || !slices.Equal(known, []string{"10.0.0.1:6443", "10.0.0.2:6443"}) {
+			if known, err := recall(o.File); err != nil || !slices.Equal(known.Servers, []string{"10.0.0.1:6443", "10.0.0.2:6443"}) {
 				t.Errorf("it remembers %v, %v", known, err)
 			}
 		})
@@ -319,8 +319,8 @@ func TestSetServers(t *testing.T) {
 		t.Errorf("%s answered", name)
 	}
 	w.servers[2].set(t, isDead)
-	if name := w.who(t); name != "a" {
-		t.Errorf("%s answered, not the fallback", name)
+	if name := w.who(t); name != "a" && name != "b" {
+		t.Errorf("%s answered, neither the fallback nor the server before", name)
 	}
 	if err := os.RemoveAll(filepath.Dir(o.File)); err != nil {
 		t.Fatal(err)
@@ -330,6 +330,33 @@ func TestSetServers(t *testing.T) {
 	}
 	if name := w.who(t); name != "b" && name != "a" { // a until b was checked
 		t.Errorf("%s answered", name)
+	}
+}
+
+// TestFormerServers: when the only server that is told of is lost, those told of before are there still.
+func TestFormerServers(t *testing.T) {
+	w := newWorld(t, isWell, isWell, isWell)
+	o := w.options(t)
+	o.Fallback = []string{w.servers[0].address}
+	o.File = filepath.Join(t.TempDir(), "servers.json")
+	w.balance(t, o, quick)
+	for _, known := range [][]string{w.addresses(), {w.servers[0].address}} {
+		if err := w.SetServers(known); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.health(t, w.servers[0], Ready)
+	if name := w.who(t); name != "a" {
+		t.Errorf("%s answered, which is told of no more", name)
+	}
+	w.servers[0].set(t, isDead)
+	if name := w.who(t); name != "b" && name != "c" {
+		t.Errorf("%s answered", name)
+	}
+	remembered, err := recall(o.File)
+	if want := []string{w.servers[1].address, w.servers[2].address}; err != nil || len(remembered.Former) != 2 ||
+		!slices.Contains(want, remembered.Former[0]) || !slices.Contains(want, remembered.Former[1]) {
+		t.Errorf("it remembers %+v, %v", remembered, err)
 	}
 }
 

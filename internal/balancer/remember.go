@@ -13,36 +13,41 @@ import (
 // memory is the content of the file that remembers the servers.
 type memory struct {
 	Servers []string `json:"servers"`
+	// Former are servers that were among them before, the last one first.
+	Former []string `json:"former,omitempty"`
 }
 
 // recall reads which servers were known; none where there is no such file.
-func recall(path string) ([]string, error) {
+func recall(path string) (memory, error) {
 	if path == "" {
-		return nil, nil
+		return memory{}, nil
 	}
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return memory{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return memory{}, err
 	}
 	var m memory
-	if err := json.Unmarshal(content, &m); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	err = json.Unmarshal(content, &m)
+	if err == nil {
+		m.Servers, err = checkAddresses(m.Servers)
 	}
-	servers, err := checkAddresses(m.Servers)
+	if err == nil {
+		_, err = checkAddresses(m.Former)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		return memory{}, fmt.Errorf("%s is damaged: %w", path, err)
 	}
-	return servers, nil
+	return m, nil
 }
 
-func remember(path string, servers []string) error {
+func (m memory) remember(path string) error {
 	if path == "" {
 		return nil
 	}
-	content, err := json.MarshalIndent(memory{Servers: servers}, "", "  ")
+	content, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -164,7 +164,7 @@ func TestEgressSelector(t *testing.T) {
 	if err := yaml.Unmarshal(egressSelector(options(t, nil)), &config); err != nil {
 		t.Fatal(err)
 	}
-	if len(config.EgressSelections) != 1 || config.EgressSelections[0].Name != "cluster" || config.EgressSelections[0].Connection.ProxyProtocol != "GRPC" ||
+	if len(config.EgressSelections) != 1 || config.EgressSelections[0].Name != "cluster" || config.EgressSelections[0].Connection.ProxyProtocol != "HTTPConnect" ||
 		config.EgressSelections[0].Connection.Transport.UDS.UDSName != "/r/konnectivity-server/konnectivity-server.sock" {
 		t.Errorf("got %+v", config)
 	}

@@ -93,7 +93,7 @@ kind: EgressSelectorConfiguration
 egressSelections:
 - name: cluster
   connection:
-    proxyProtocol: GRPC
+    proxyProtocol: HTTPConnect
     transport:
       uds: {udsName: %q}
 `, o.tunnelSocket())

@@ -21,7 +21,7 @@ func controlTunnel(o Options) component.Component {
 	var running atomic.Pointer[tunnel.Tunnel]
 	c := component.Background("tunnel", func(ctx context.Context) error {
 		t, err := tunnel.New(tunnel.Options{
-			NodeName: o.NodeName, Addresses: o.tunnelAddresses(), CertFile: currentCertificate(o.Layout), CAFile: o.Layout.PKI("ca.crt"),
+			Addresses: o.tunnelAddresses(), CertFile: currentCertificate(o.Layout), CAFile: o.Layout.PKI("ca.crt"),
 			Shared: o.Config.Spec.Konnectivity.ExternalAddress != "", Log: log,
 		})
 		if err != nil {

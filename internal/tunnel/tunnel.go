@@ -10,25 +10,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
-	"sigs.k8s.io/apiserver-network-proxy/pkg/agent"
 )
 
 // Options say whose end of the tunnel it is.
 type Options struct {
-	// NodeName is the node's name, as its certificate has it.
-	NodeName string
 	// Addresses, and names if it has others, by which API servers know the node.
 	Addresses []string
 	// CertFile has the node's client certificate and its key. It is read for every connection, as it may
@@ -44,7 +34,7 @@ type Options struct {
 }
 
 const (
-	firstRetry = time.Second // after an attempt that failed, then longer up to
+	firstRetry = 500 * time.Millisecond // after an attempt that failed, then doubled up to
 	lastRetry  = 3 * time.Second
 	// discovery is how often it is looked for further controllers behind the same address.
 	discovery = 10 * time.Second
@@ -54,10 +44,8 @@ const (
 	// connectTimeout bounds an attempt.
 	connectTimeout = 5 * time.Second
 	// A controller whose host is gone is found out after these two.
-	keepaliveTime    = 10 * time.Second
-	keepaliveTimeout = 5 * time.Second
-	// queue is how many packets of a connection may wait to be passed on.
-	queue = 150
+	idleTimeout = 12 * time.Second // it asks every 10 s
+	pingTimeout = 5 * time.Second
 )
 
 // Tunnel is the node's connections.
@@ -162,34 +150,21 @@ func (t *Tunnel) Trouble() error {
 // connect keeps connected to a controller, or to all behind one address, until it is closed.
 func (t *Tunnel) connect(address string) *server {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &server{ctx: ctx, cancel: cancel, log: t.o.Log.With("controller", address)}
-	config := agent.ClientSetConfig{
-		Address: address, AgentID: t.o.NodeName, AgentIdentifiers: identifiers(t.o.Addresses),
-		SyncInterval: firstRetry, SyncIntervalCap: lastRetry, ProbeInterval: time.Second, XfrChannelSize: queue,
-		DialOptions: []grpc.DialOption{
-			grpc.WithTransportCredentials(credentials.NewTLS(t.tlsConfig(address))),
-			grpc.WithStreamInterceptor(s.intercept),
-			// Straight to the controller, whatever HTTPS_PROXY says.
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-			}),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
-		},
-	}
+	s := &server{address: address, ctx: ctx, cancel: cancel, log: t.o.Log.With("controller", address), ids: map[string]bool{}}
+	s.identity = Identity{Addresses: t.o.Addresses}
+	s.tls = t.tlsConfig(address)
 	if t.o.Shared {
-		config.SyncForever, config.SyncInterval, config.SyncIntervalCap = true, discovery, discovery
+		go s.findAll()
+	} else {
+		go s.keepConnected()
 	}
-	set := config.NewAgentClientSet(nil, ctx.Done())
-	set.SetServerCounter(one{})
-	set.Serve()
 	return s
 }
 
 func (t *Tunnel) tlsConfig(address string) *tls.Config {
 	host, _, _ := net.SplitHostPort(address)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: t.roots, ServerName: host,
+		MinVersion: tls.VersionTLS13, RootCAs: t.roots, ServerName: host, NextProtos: []string{Protocol},
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			cert, err := tls.LoadX509KeyPair(t.o.CertFile, t.o.CertFile)
 			if err != nil {
@@ -199,24 +174,3 @@ func (t *Tunnel) tlsConfig(address string) *tls.Config {
 		},
 	}
 }
-
-// identifiers is what the node answers for, in the form that agents say it.
-func identifiers(addresses []string) string {
-	values := url.Values{}
-	for _, address := range addresses {
-		kind := "host"
-		if ip, err := netip.ParseAddr(address); err == nil {
-			kind = "ipv4"
-			if ip.Is6() {
-				kind = "ipv6"
-			}
-		}
-		values.Add(kind, address)
-	}
-	return values.Encode()
-}
-
-// one is how many connections there are to be, unless it is looked for more.
-type one struct{}
-
-func (one) Count() int { return 1 }

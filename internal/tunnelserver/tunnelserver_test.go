@@ -12,18 +12,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-	"sigs.k8s.io/apiserver-network-proxy/konnectivity-client/pkg/client"
-	"sigs.k8s.io/apiserver-network-proxy/proto/agent"
-	"sigs.k8s.io/apiserver-network-proxy/proto/header"
+	"golang.org/x/net/http2"
 
 	"k0s.io/k0s/internal/pki"
 	"k0s.io/k0s/internal/tunnel"
@@ -137,7 +131,7 @@ func node(name string) pki.Request {
 func (s *setup) agent(t *testing.T, name string) *tunnel.Tunnel {
 	t.Helper()
 	agent, err := tunnel.New(tunnel.Options{
-		NodeName: name, Addresses: []string{"127.0.0.1", name}, CertFile: s.issue(t, s.ca, node(name)), CAFile: s.CAFile, Log: slog.New(slog.DiscardHandler),
+		Addresses: []string{"127.0.0.1", name}, CertFile: s.issue(t, s.ca, node(name)), CAFile: s.CAFile, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -146,16 +140,39 @@ func (s *setup) agent(t *testing.T, name string) *tunnel.Tunnel {
 	return agent
 }
 
-// ask asks a server of HTTP through the tunnel, as the API server does.
+// reach connects to an address through the tunnel, as the API server does.
+func (s *setup) reach(t *testing.T, address string) (net.Conn, error) {
+	t.Helper()
+	conn, err := net.Dial("unix", s.Socket)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", address, "127.0.0.1")
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.New(response.Status)
+	}
+	return readConn{conn, reader}, nil
+}
+
+// readConn is a connection of which something may have been read already.
+type readConn struct {
+	net.Conn
+	reader io.Reader
+}
+
+func (c readConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
+
+// ask asks a server of HTTP.
 func (s *setup) ask(t *testing.T, address string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-	defer cancel()
-	one, err := client.CreateSingleUseGrpcTunnelWithContext(ctx, ctx, "unix://"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return "", err
-	}
-	conn, err := one.DialContext(ctx, "tcp", address)
+	conn, err := s.reach(t, address)
 	if err != nil {
 		return "", err
 	}
@@ -209,7 +226,7 @@ func TestTunnel(t *testing.T) {
 
 	a.Close()
 	within(t, "the connection to end", func() error {
-		if _, err := s.ask(t, backend(t)); err == nil || !strings.Contains(err.Error(), "No agent available") {
+		if _, err := s.ask(t, backend(t)); err == nil || !strings.Contains(err.Error(), "no agent available") {
 			return fmt.Errorf("it still leads somewhere: %w", err)
 		}
 		return nil
@@ -250,7 +267,7 @@ func TestShared(t *testing.T) {
 		}
 	}()
 	a, err := tunnel.New(tunnel.Options{
-		NodeName: "w0", CertFile: one.issue(t, one.ca, node("w0")), CAFile: one.CAFile, Shared: true, Log: slog.New(slog.DiscardHandler),
+		CertFile: one.issue(t, one.ca, node("w0")), CAFile: one.CAFile, Shared: true, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -283,27 +300,21 @@ func TestAdmission(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
-		name        string
-		ca          *pki.CA
-		cert        pki.Request // without a name: none
-		id          string
-		identifiers string
-		want        string // in the error; empty: admitted
+		name string
+		ca   *pki.CA // nil: no certificate
+		cert pki.Request
+		want string // in the error; empty: admitted
 	}{
-		{"node", s.ca, node("w0"), "w0", "host=w0&ipv4=192.0.2.1", ""},
-		{"no certificate", nil, pki.Request{}, "w0", "", "certificate required"},
-		{"administrator", s.ca, pki.Request{CommonName: "kubernetes-admin", Organization: "system:masters", Client: true}, "w0", "", "bad certificate"},
-		{"node's name without its group", s.ca, pki.Request{CommonName: "system:node:w1", Client: true}, "w1", "", "bad certificate"},
-		{"node's group without a name", s.ca, pki.Request{CommonName: "system:node:", Organization: "system:nodes", Client: true}, "", "", "bad certificate"},
-		{"kubelet's serving certificate", s.ca, pki.Request{CommonName: "system:node:w2", Organization: "system:nodes", Server: true}, "w2", "", "bad certificate"},
-		{"node of another cluster", other, node("w3"), "w3", "", "unknown certificate authority"},
-		{"another node's name", s.ca, node("w4"), "w0", "", `node w4 gives itself out for ["w0"]`},
-		{"all of the network", s.ca, node("w5"), "w5", "cidr=0.0.0.0/0", "more than a node"},
-		{"everything", s.ca, node("w6"), "w6", "default-route=true", "more than a node"},
-		{"very much", s.ca, node("w7"), "w7", strings.Repeat("ipv4=192.0.2.1&", 17), "at most 16"},
+		{"node", s.ca, node("w0"), ""},
+		{"no certificate", nil, pki.Request{}, "certificate required"},
+		{"administrator", s.ca, pki.Request{CommonName: "kubernetes-admin", Organization: "system:masters", Client: true}, "bad certificate"},
+		{"node's name without its group", s.ca, pki.Request{CommonName: "system:node:w1", Client: true}, "bad certificate"},
+		{"node's group without a name", s.ca, pki.Request{CommonName: "system:node:", Organization: "system:nodes", Client: true}, "bad certificate"},
+		{"kubelet's serving certificate", s.ca, pki.Request{CommonName: "system:node:w2", Organization: "system:nodes", Server: true}, "bad certificate"},
+		{"node of another cluster", other, node("w3"), "unknown certificate authority"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			config := &tls.Config{InsecureSkipVerify: true}
+			config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{tunnel.Protocol}}
 			if tc.ca != nil {
 				file := s.issue(t, tc.ca, tc.cert)
 				cert, err := tls.LoadX509KeyPair(file, file)
@@ -313,7 +324,12 @@ func TestAdmission(t *testing.T) {
 				// Shown whatever the server asks for.
 				config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 			}
-			err := connect(t, s.AgentAddress, config, tc.id, tc.identifiers)
+			// The certificate is judged after the handshake. Who does not write learns of it for sure.
+			conn, err := tls.Dial("tcp", s.AgentAddress, config)
+			if err == nil {
+				defer conn.Close()
+				_, err = conn.Read(make([]byte, 1))
+			}
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -321,35 +337,150 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
-// connect says why somebody is not admitted.
-func connect(t *testing.T, address string, config *tls.Config, id, identifiers string) error {
-	t.Helper()
-	// The certificate is judged after the handshake. Who does not write learns of it for sure.
-	config.NextProtos = []string{"h2"}
-	silent, err := tls.Dial("tcp", address, config)
-	if err != nil {
-		return err
-	}
-	defer silent.Close()
-	if _, err := silent.Read(make([]byte, 1)); err != nil {
-		return err
-	}
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+func TestAgentWithTooManyAddresses(t *testing.T) {
+	s := newSetup(t)
+	s.Patience = 0
+	s.serve(t)
+	a, err := tunnel.New(tunnel.Options{
+		Addresses: slices.Repeat([]string{"192.0.2.1"}, maxAddresses+1), CertFile: s.issue(t, s.ca, node("w0")), CAFile: s.CAFile, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), header.AgentID, id, header.AgentIdentifiers, identifiers), 5*time.Second)
-	defer cancel()
-	stream, err := agent.NewAgentServiceClient(conn).Connect(ctx)
+	t.Cleanup(a.Close)
+	if err := a.SetServers([]string{s.AgentAddress}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the agent to be told", func() error {
+		if err := a.Trouble(); err == nil || !strings.Contains(err.Error(), "has closed it") {
+			return fmt.Errorf("its trouble is %w", err)
+		}
+		return nil
+	})
+	if _, err := s.ask(t, backend(t)); err == nil || !strings.Contains(err.Error(), "no agent available") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A client that does not read holds up nobody else.
+func TestStalledReader(t *testing.T) {
+	s := start(t)
+	a := s.agent(t, "w0")
+	if err := a.SetServers([]string{s.AgentAddress}); err != nil {
+		t.Fatal(err)
+	}
+	talkative, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	if md, err := stream.Header(); err != nil || len(md.Get(header.ServerID)) == 1 {
-		return err
+	t.Cleanup(func() { talkative.Close() })
+	const size = 64 << 20
+	go func() {
+		for {
+			conn, err := talkative.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				conn.Write(make([]byte, size))
+			}()
+		}
+	}()
+	var stalled []net.Conn
+	for range 20 {
+		conn, err := s.reach(t, talkative.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stalled = append(stalled, conn)
 	}
-	_, err = stream.Recv()
-	return errors.New(status.Convert(err).Message())
+	time.Sleep(500 * time.Millisecond) // all buffers are full
+	begin := time.Now()
+	if got, err := s.ask(t, backend(t)); err != nil || !strings.Contains(got, "404") {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if n, err := io.Copy(io.Discard, stalled[0]); n != size || err != nil {
+		t.Errorf("who reads at last gets %d bytes of %d, %v", n, size, err)
+	}
+}
+
+// What is written arrives, although the writer is gone, and the other side learns of its end.
+func TestLastWords(t *testing.T) {
+	s := start(t)
+	a := s.agent(t, "w0")
+	if err := a.SetServers([]string{s.AgentAddress}); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	heard := make(chan int64, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		n, _ := io.Copy(io.Discard, conn)
+		heard <- n
+	}()
+	conn, err := s.reach(t, listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 8 << 20
+	if _, err := conn.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	select {
+	case n := <-heard:
+		if n != size {
+			t.Errorf("%d bytes of %d arrived", n, size)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the other side was not told of the end")
+	}
+}
+
+// An agent that is there, but does not answer any more, costs time, and nothing else.
+func TestSilentAgent(t *testing.T) {
+	t.Parallel() // it takes as long as an agent has to answer
+	s := start(t)
+	file := s.issue(t, s.ca, node("silent"))
+	cert, err := tls.LoadX509KeyPair(file, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", s.AgentAddress, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{tunnel.Protocol}, Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	introduced := make(chan struct{})
+	go (&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect {
+			<-r.Context().Done()
+			return
+		}
+		fmt.Fprint(w, `{"addresses": ["127.0.0.1"]}`)
+		close(introduced)
+	})})
+	<-introduced
+	a := s.agent(t, "w0")
+	if err := a.SetServers([]string{s.AgentAddress}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the agent to be connected", a.Trouble)
+	if got, err := s.ask(t, backend(t)); err != nil || !strings.Contains(got, "404") {
+		t.Errorf("got %q, %v", got, err)
+	}
 }
 
 func TestSocketIsForOneUser(t *testing.T) {
