@@ -2,30 +2,33 @@ package applet
 
 import (
 	"context"
-	"flag"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/grpclog"
-	"k8s.io/klog/v2"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/tunnelserver"
 )
 
-// konnectivityServer has flags of its own: that of upstream admits whoever has a certificate of the
-// cluster's authority.
+// konnectivityServer is not upstream's, which admits whoever has a certificate of the cluster's authority,
+// and in which a client that stops reading holds up all others, for 10 s.
 func konnectivityServer() int {
-	o := tunnelserver.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	var (
+		o         tunnelserver.Options
+		verbosity int
+	)
 	cmd := &cobra.Command{
 		Use:  name.KonnectivityServer,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(*cobra.Command, []string) error {
+			level := slog.LevelInfo
+			if verbosity > 0 {
+				level = slog.LevelDebug
+			}
+			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer cancel()
 			return tunnelserver.Serve(ctx, o)
@@ -33,6 +36,7 @@ func konnectivityServer() int {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	fs := cmd.Flags()
+	fs.IntVarP(&verbosity, "v", "v", 0, "log level: 0, or 1 for each connection that does not come about")
 	fs.StringVar(&o.Socket, "socket", "", "Unix socket for the API server")
 	fs.IntVar(&o.SocketUID, "socket-uid", 0, "the only user, beside root, who may use the socket")
 	fs.StringVar(&o.AgentAddress, "agent-address", ":8132", "HOST:PORT that the nodes' agents connect to")
@@ -41,17 +45,5 @@ func konnectivityServer() int {
 	fs.StringVar(&o.KeyFile, "tls-private-key-file", "", "the key of the server's certificate")
 	fs.StringVar(&o.CAFile, "client-ca-file", "", "authority of the nodes' certificates")
 	fs.DurationVar(&o.Patience, "patience", 0, "how long the API server, from its first question on, waits for the first agent")
-	return runWithKlog(name.KonnectivityServer, cmd)
-}
-
-// runWithKlog adds klog's flags, spelt with dashes as everywhere in Kubernetes, and runs cmd.
-func runWithKlog(program string, cmd *cobra.Command) int {
-	defer klog.Flush()
-	flags := flag.NewFlagSet(program, flag.ContinueOnError)
-	klog.InitFlags(flags)
-	flags.VisitAll(func(f *flag.Flag) {
-		f.Name = strings.ReplaceAll(f.Name, "_", "-")
-		cmd.Flags().AddGoFlag(f)
-	})
-	return report(program, cmd.Execute())
+	return report(name.KonnectivityServer, cmd.Execute())
 }

@@ -18,6 +18,9 @@ const (
 	// answerTimeout is how long an agent may take to say whether it is connected to what it was asked for;
 	// it gives up after 5 s by itself.
 	answerTimeout = 7 * time.Second
+	// doubtAfter is when an agent that has not answered is asked whether it is there at all. If it does not
+	// say so within as much time again, it is given up.
+	doubtAfter = 1500 * time.Millisecond
 	// attempts is how many agents are tried. Only one that is about to be lost does not answer.
 	attempts = 3
 )
@@ -94,12 +97,14 @@ func (r *refusal) Error() string { return r.reason }
 func (a *agent) reach(ctx context.Context, address string) (*stream, error) {
 	streamCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	late := time.AfterFunc(answerTimeout, end)
+	doubt := time.AfterFunc(doubtAfter, func() { a.check(streamCtx) })
 	abandoned := context.AfterFunc(ctx, end)
 	body, to := io.Pipe()
-	response, err := a.client.RoundTrip((&http.Request{
+	response, err := a.client.RoundTrip((&http.Request{ //nolint:bodyclose // the end of the stream closes it
 		Method: http.MethodConnect, URL: &url.URL{Scheme: "https", Host: address}, Host: address, Header: http.Header{}, Body: body, ContentLength: -1,
 	}).WithContext(streamCtx))
 	inTime := late.Stop()
+	doubt.Stop()
 	abandoned()
 	if err != nil {
 		end()
@@ -118,4 +123,13 @@ func (a *agent) reach(ctx context.Context, address string) (*stream, error) {
 		body.Close()
 		response.Body.Close()
 	}}, nil
+}
+
+// check gives an agent up that is not there any more.
+func (a *agent) check(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, doubtAfter)
+	defer cancel()
+	if err := a.client.Ping(limited); err != nil && ctx.Err() == nil {
+		a.conn.Close()
+	}
 }

@@ -408,6 +408,35 @@ func TestStalledReader(t *testing.T) {
 	}
 }
 
+// Nor does a target that does not read.
+func TestStalledTarget(t *testing.T) {
+	s := start(t)
+	a := s.agent(t, "w0")
+	if err := a.SetServers([]string{s.AgentAddress}); err != nil {
+		t.Fatal(err)
+	}
+	deaf, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { deaf.Close() })
+	for range 40 {
+		conn, err := s.reach(t, deaf.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go conn.Write(make([]byte, 16<<20)) // until the test ends
+	}
+	time.Sleep(500 * time.Millisecond) // all buffers are full
+	begin := time.Now()
+	if got, err := s.ask(t, backend(t)); err != nil || !strings.Contains(got, "404") {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // What is written arrives, although the writer is gone, and the other side learns of its end.
 func TestLastWords(t *testing.T) {
 	s := start(t)

@@ -38,7 +38,6 @@ func Modules() map[string]string {
 	programs := map[string]string{
 		"go.etcd.io/etcd/server/v3":           "etcd",
 		"github.com/containerd/containerd/v2": "containerd",
-		"sigs.k8s.io/apiserver-network-proxy": "konnectivity",
 		"github.com/k3s-io/kine":              "kine",
 		"k8s.io/kubernetes":                   "kubernetes",
 	}

@@ -105,15 +105,19 @@ func TestIsolated(t *testing.T) {
 		}
 		begin := time.Now()
 		// Whatever agent is chosen: it is one that is there.
-		var last time.Duration
+		var last, longest time.Duration
 		for time.Since(begin) < 20*time.Second {
 			asked := time.Now()
 			_, err := c.K0s(t.Context(), "kubectl", "create", "configmap", fmt.Sprintf("allowed-%d", asked.UnixNano()))
-			if err != nil || time.Since(asked) > time.Second {
+			if err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(asked); took > 2*time.Second {
 				last = time.Since(begin)
+				longest = max(longest, took)
 			}
 		}
-		t.Logf("the webhook was asked without delay after %.1f s", last.Seconds())
+		t.Logf("the webhook was asked without delay after %.1f s; the longest delay was %.1f s", last.Seconds(), longest.Seconds())
 		if last > 15*time.Second {
 			t.Error("the agent of a host that is gone is still in use")
 		}

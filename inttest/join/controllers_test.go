@@ -151,4 +151,3 @@ func eventually(ctx context.Context, limit time.Duration, ask func(context.Conte
 		}
 	}
 }
-

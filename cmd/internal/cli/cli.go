@@ -15,6 +15,7 @@ import (
 	"github.com/mattn/go-shellwords"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
 
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/instance"
@@ -79,7 +80,7 @@ func (f *Flags) Logger(w io.Writer, always bool) *slog.Logger {
 		return a
 	}}))
 	if always {
-		redirectKlog(log)
+		klog.SetSlogLogger(log) // for what the libraries of Kubernetes say
 	}
 	return log
 }
