@@ -239,6 +239,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 		return nil, err
 	}
 	worker.Config, worker.Alone = config, f.single
+	worker.Controller = config.Spec.API.Address
 	worker.WithoutTunnel = slices.Contains(without, name.KonnectivityServer)
 	return &plan{
 		workloads: workloads,

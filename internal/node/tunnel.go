@@ -29,12 +29,21 @@ func controlTunnel(o Options) component.Component {
 		}
 		defer t.Close()
 		running.Store(t)
+		port := o.Config.Spec.Konnectivity.AgentPort
 		if external := o.Config.Spec.Konnectivity.ExternalAddress; external != "" {
-			if err := t.SetServers([]string{withPort(external, o.Config.Spec.Konnectivity.AgentPort)}); err != nil {
+			if err := t.SetServers([]string{withPort(external, port)}); err != nil {
 				return err
 			}
 			<-ctx.Done()
 			return nil
+		}
+		// A controller's own node does not wait to be told of it: the API may wait for the node.
+		var own []string
+		if o.Controller != "" {
+			own = []string{net.JoinHostPort(o.Controller, strconv.Itoa(port))}
+		}
+		if err := t.SetServers(own); err != nil {
+			return err
 		}
 		config, err := clientcmd.BuildConfigFromFlags("", o.Layout.KubeletConf())
 		if err != nil {
@@ -42,7 +51,7 @@ func controlTunnel(o Options) component.Component {
 		}
 		config.UserAgent = "k0s"
 		return balancer.Watch(ctx, config, func(apiServers []string) error {
-			return t.SetServers(tunnelServers(apiServers, o.Config.Spec.Konnectivity.AgentPort))
+			return t.SetServers(append(tunnelServers(apiServers, port), own...))
 		}, log)
 	}, log)
 	failed := c.Trouble

@@ -26,6 +26,8 @@ type Options struct {
 	// Labels and Taints the node registers with.
 	Labels map[string]string
 	Taints []string
+	// Controller is the address of the controller that this worker is a part of; empty if it is of none.
+	Controller string
 	// WithoutTunnel: the controllers reach this node and its pods by routes that there are.
 	WithoutTunnel bool
 	// Alone: there is no other node, and never will be.

@@ -20,6 +20,9 @@ func verifyNode(c tls.ConnectionState) error {
 	return err
 }
 
+// notNode is why somebody was refused who has a certificate of the cluster's authority.
+type notNode struct{ error }
+
 // nodeOf is the name of the node at the other end.
 func nodeOf(c tls.ConnectionState) (string, error) {
 	if len(c.VerifiedChains) == 0 || len(c.PeerCertificates) == 0 {
@@ -28,7 +31,7 @@ func nodeOf(c tls.ConnectionState) (string, error) {
 	subject := c.PeerCertificates[0].Subject
 	node, ok := strings.CutPrefix(subject.CommonName, nodePrefix)
 	if !ok || node == "" || !slices.Contains(subject.Organization, nodesGroup) {
-		return "", fmt.Errorf("%q of %q is not a node: only nodes (%sNAME of %s) may connect", subject.CommonName, subject.Organization, nodePrefix, nodesGroup)
+		return "", notNode{fmt.Errorf("%q of %q is not a node: only nodes (%sNAME of %s) may connect", subject.CommonName, subject.Organization, nodePrefix, nodesGroup)}
 	}
 	return node, nil
 }

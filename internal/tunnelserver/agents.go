@@ -67,19 +67,29 @@ func (s *agents) accept(listener net.Listener, config *tls.Config) error {
 		}
 		go func() {
 			if err := s.admit(tls.Server(conn, config)); err != nil {
-				s.log.Warn("Refused an agent", "from", conn.RemoteAddr(), "error", err)
+				level := slog.LevelWarn
+				if errors.As(err, new(noAgent)) {
+					level = slog.LevelDebug
+				}
+				s.log.Log(context.Background(), level, "Refused an agent", "from", conn.RemoteAddr(), "error", err)
 				conn.Close()
 			}
 		}()
 	}
 }
 
+// noAgent is why somebody was refused who has shown no certificate: whoever scans ports, mostly.
+type noAgent struct{ error }
+
 // admit counts a node among the agents until its connection ends.
 func (s *agents) admit(conn *tls.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), admissionTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return err
+		if errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(notNode)) {
+			return err
+		}
+		return noAgent{err}
 	}
 	node, err := nodeOf(conn.ConnectionState())
 	if err != nil {

@@ -72,6 +72,9 @@ func TestMembers(t *testing.T) {
 	if !strings.Contains(c.Config.Host, hosts[1].IP) {
 		t.Errorf("with the first controller dead, the API is %s", c.Config.Host)
 	}
+	if err := c.WaitNodes(ctx, second); err != nil {
+		t.Fatal(err)
+	}
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if err := c.WaitNodes(short, second, &c.Node); err == nil || !strings.Contains(err.Error(), "there is no node first") {

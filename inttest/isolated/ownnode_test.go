@@ -47,6 +47,17 @@ func TestOwnNode(t *testing.T) {
 	if _, err := c.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitAPI(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("after a restart, the API is ready after %.1f s", time.Since(c.Started).Seconds())
+
+	if _, err := c.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	c = cluster.New(host, "--enable-worker", "--no-taints", "--disable-components=konnectivity-server")
 	c.Run(t)
 	if err := c.Eventually(t.Context(), 10*time.Second, "kubectl logs", logs); err != nil {
