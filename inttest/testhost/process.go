@@ -66,8 +66,9 @@ func (h *Host) Processes() ([]ProcessInfo, error) {
 	return list, nil
 }
 
-// reaper is what the last arguments of the first process and its sleep are (init.sh).
-var reaper = []string{"exec 3>&- </dev/null; while :; do sleep infinity & wait $!; done", "infinity"}
+// reaper is what the last arguments of the first process and its sleep are (init.sh). While the latter is
+// about to become sleep, its command line is empty, and its name stands for it.
+var reaper = []string{"exec 3>&- </dev/null; while :; do sleep infinity & wait $!; done", "infinity", "sleep"}
 
 // entering says whether this is a process of the machine that waits for one in the host.
 func (p ProcessInfo) entering() bool {
