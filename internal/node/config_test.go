@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -65,6 +66,11 @@ func TestArgs(t *testing.T) {
 			o.Config.Spec.Network.KubeProxy.IPTables.MasqueradeAll = true
 			o.Config.Spec.Network.KubeProxy.NodePortAddresses = []string{"192.0.2.0/24", "198.51.100.0/24"}
 		}, []string{"--nodeport-addresses=192.0.2.0/24,198.51.100.0/24"}, []string{"--masquerade-all"}},
+		{"kube-proxy's periods in nftables mode", proxy(v1beta1.NFTablesProxyMode), func(o *Options) {
+			o.Config.Spec.Network.KubeProxy.IPTables.SyncPeriod.Duration = time.Minute
+			o.Config.Spec.Network.KubeProxy.NFTables.SyncPeriod.Duration = 20 * time.Second
+			o.Config.Spec.Network.KubeProxy.NFTables.MinSyncPeriod.Duration = 3 * time.Second
+		}, []string{"--iptables-sync-period=20s", "--iptables-min-sync-period=3s"}, []string{"--iptables-sync-period=1m"}},
 		{"kube-proxy in iptables mode", proxy(v1beta1.IPTablesProxyMode), func(o *Options) {
 			o.Config.Spec.Network.KubeProxy.IPTables = v1beta1.KubeProxyIPTables{MasqueradeBit: new(int32(15)), MasqueradeAll: true, LocalhostNodePorts: new(false)}
 		}, []string{"--proxy-mode=iptables", "--iptables-masquerade-bit=15", "--masquerade-all=true", "--iptables-localhost-nodeports=false"}, []string{"--iptables-sync"}},

@@ -27,7 +27,12 @@ func fingerprints(o Options) (map[string]string, error) {
 		name.Containerd: o.Config.Spec.Images.Ref(o.Config.Spec.Images.Pause),
 	}
 	if !network.KubeProxy.Disabled {
-		prints[name.KubeProxy] = string(network.KubeProxy.Mode) + strings.Join(kubeProxyArgs(o, network.KubeProxy.Mode), "\n")
+		// The settings of both modes: which of them is used may be for the kernel to say.
+		settings, err := json.Marshal(network.KubeProxy)
+		if err != nil {
+			return nil, err
+		}
+		prints[name.KubeProxy] = string(settings) + strings.Join(kubeProxyArgs(o, network.KubeProxy.Mode), "\n")
 	}
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter

@@ -3,6 +3,7 @@ package node
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -26,6 +27,9 @@ func TestChanged(t *testing.T) {
 		{"the pause image", func(s *v1beta1.ClusterSpec) { s.Images.Pause.Version = "9" }, []string{"containerd"}, true},
 		{"kube-proxy's arguments", func(s *v1beta1.ClusterSpec) { s.Network.KubeProxy.RawArgs = []string{"--v=1"} }, []string{"kube-proxy"}, true},
 		{"kube-proxy's mode", func(s *v1beta1.ClusterSpec) { s.Network.KubeProxy.Mode = v1beta1.IPTablesProxyMode }, []string{"kube-proxy"}, true},
+		{"kube-proxy's periods in whatever mode it finds", func(s *v1beta1.ClusterSpec) {
+			s.Network.KubeProxy.NFTables.SyncPeriod.Duration = 20 * time.Second
+		}, []string{"kube-proxy"}, true},
 		{"the pod network", func(s *v1beta1.ClusterSpec) { s.Network.KubeRouter.Hairpin = v1beta1.HairpinEnabled }, []string{"pod-network"}, true},
 		{"feature gates", func(s *v1beta1.ClusterSpec) {
 			s.FeatureGates = []v1beta1.FeatureGate{{Name: "A", Enabled: true}}

@@ -35,7 +35,7 @@ func recordProxyTraces(j *journal.Journal, mode v1beta1.KubeProxyMode) error {
 	if mode == v1beta1.IPTablesProxyMode {
 		return j.AddIPTables(name.KubeProxy)
 	}
-	for _, table := range []string{"ip kube-proxy", "ip6 kube-proxy"} {
+	for _, table := range proxyTables {
 		if err := j.Add(journal.Entry{Kind: journal.NFTTable, Name: table}); err != nil {
 			return err
 		}
@@ -86,12 +86,17 @@ func kubeProxyArgs(o Options, mode v1beta1.KubeProxyMode) []string {
 		if local := s.IPTables.LocalhostNodePorts; local != nil {
 			args["iptables-localhost-nodeports"] = strconv.FormatBool(*local)
 		}
-		if period := s.IPTables.SyncPeriod.Duration; period != 0 {
-			args["iptables-sync-period"] = period.String()
-		}
-		if period := s.IPTables.MinSyncPeriod.Duration; period != 0 {
-			args["iptables-min-sync-period"] = period.String()
-		}
+	}
+	// In spite of their names, kube-proxy takes these flags in both modes.
+	period, minPeriod := s.IPTables.SyncPeriod, s.IPTables.MinSyncPeriod
+	if mode == v1beta1.NFTablesProxyMode {
+		period, minPeriod = s.NFTables.SyncPeriod, s.NFTables.MinSyncPeriod
+	}
+	if period.Duration != 0 {
+		args["iptables-sync-period"] = period.Duration.String()
+	}
+	if minPeriod.Duration != 0 {
+		args["iptables-min-sync-period"] = minPeriod.Duration.String()
 	}
 	return flags.Compute(args.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeProxy)), s.ExtraArgs, s.RawArgs)
 }
