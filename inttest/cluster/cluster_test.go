@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,13 @@ func TestMembers(t *testing.T) {
 	defer cancel()
 	c := New(hosts[0], "--single")
 	second := newNode(hosts[1], Controller, "--single")
+	for state, want := range map[string]string{"joining": "", "member": "(none)"} {
+		hosts[1].Run(t, "sh", "-c", fmt.Sprintf(`mkdir -p %[1]s && echo '{"role":"controller","state":"%[2]s"}' >%[1]s/identity.json`, second.DataDir, state))
+		if id, err := second.clusterID(); err != nil || id != want {
+			t.Errorf("the cluster of who is %s, without an id: %q, %v; want %q", state, id, err, want)
+		}
+	}
+	hosts[1].Run(t, "rm", "-r", second.DataDir)
 	for _, start := range []func() error{c.Start, second.Start} {
 		if err := start(); err != nil {
 			t.Fatal(err)

@@ -210,23 +210,30 @@ func (c *Cluster) CheckOneCluster(ctx context.Context) error {
 	return nil
 }
 
-// clusterID is what the node's identity says; empty when it has none, nor anything to identify.
+// clusterID is what the node's identity says; empty when it has none, nor anything to identify, and when
+// it was told to join and has not yet heard which cluster that is.
 func (n *Node) clusterID() (string, error) {
+	_, err := n.Host.ReadFile(n.DataDir + "/etcd/member/snap/db")
+	store := err == nil
 	text, err := n.Host.ReadFile(n.DataDir + "/identity.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := n.Host.ReadFile(n.DataDir + "/etcd/member/snap/db"); err == nil {
+		if store {
 			return "", fmt.Errorf("%s has a store and no identity", n.Host.Name)
 		}
 		return "", nil
 	}
 	var identity struct {
 		ClusterID string `json:"clusterID"`
+		State     string `json:"state"`
 	}
 	if err == nil {
 		err = json.Unmarshal(text, &identity)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("the identity of %s: %w", n.Host.Name, err)
+	case identity.ClusterID == "" && identity.State == "joining" && !store:
+		return "", nil
 	}
 	return cmp.Or(identity.ClusterID, "(none)"), nil
 }
