@@ -9,6 +9,7 @@ import (
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter/routes"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
@@ -71,7 +72,10 @@ func Worker(o Options, needs Needs) component.Set {
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
 		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))
 		if !o.Alone {
-			set = append(set, podRoutes(o).Needs("kernel", "registration", needs.APIReady))
+			log := o.Log.With("component", "pod-routes")
+			table := routes.New(routes.Options{Journal: o.Journal, Log: log})
+			set = append(set, podRoutes(table, log).Needs("kernel"),
+				podPaths(o, table).Needs("registration", needs.APIReady))
 		}
 	}
 	if o.Config.Spec.Network.KubeProxy.Disabled {

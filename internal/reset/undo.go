@@ -14,7 +14,7 @@ import (
 
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
-	"k0s.io/k0s/internal/network/kuberouter"
+	"k0s.io/k0s/internal/network/kuberouter/routes"
 )
 
 // undo takes one change of the host back; one that is gone already is none.
@@ -40,7 +40,7 @@ func undo(ctx context.Context, l host.Layout, e journal.Entry) error {
 		}
 		return netlink.LinkDel(link)
 	case journal.Routes:
-		return kuberouter.RemoveRoutes()
+		return routes.Remove()
 	case journal.NFTTable:
 		return deleteTable(e.Name, always)
 	case journal.EmptyNFTTable:

@@ -1,0 +1,324 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"k0s.io/k0s/internal/journal"
+)
+
+// host is a network namespace of its own for the test's goroutine: with eth0, which has the addresses.
+func host(t *testing.T, addresses ...string) {
+	t.Helper()
+	runtime.LockOSThread() // for good: the thread ends with the test's goroutine
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	ip(t, "link add eth0 type veth peer name far")
+	ip(t, "link set lo up")
+	ip(t, "link set far up")
+	for _, a := range addresses {
+		ip(t, "addr add %s dev eth0 nodad", a)
+	}
+	ip(t, "link set eth0 up")
+}
+
+// ip runs a command of iproute2 and returns its lines, trimmed.
+func ip(t *testing.T, format string, args ...any) []string {
+	t.Helper()
+	words := strings.Fields(fmt.Sprintf(format, args...))
+	out, err := exec.CommandContext(t.Context(), "ip", words...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v: %s", strings.Join(words, " "), err, out)
+	}
+	return lines(string(out))
+}
+
+func lines(text string) []string {
+	var all []string
+	for line := range strings.Lines(text) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" {
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+func table(t *testing.T, o Options) *Table {
+	t.Helper()
+	j, err := journal.Open(filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Journal, o.Log = j, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return New(o)
+}
+
+func path(destination, via string) Path {
+	return Path{netip.MustParsePrefix(destination), netip.MustParseAddr(via)}
+}
+
+// kernelRoutes lists the kernel's routes of our protocol.
+func kernelRoutes(t *testing.T) []string {
+	t.Helper()
+	all := append(ip(t, "-4 route show proto %d", Protocol), ip(t, "-6 route show proto %d", Protocol)...)
+	for i := range all {
+		all[i], _, _ = strings.Cut(all[i], " metric")
+	}
+	slices.Sort(all)
+	return all
+}
+
+func want(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n got %q\nwant %q", what, got, want)
+	}
+}
+
+var (
+	local = []Path{path("10.244.1.0/24", "192.0.2.1"), path("fd01:0:0:1::/64", "2001:db8::1")}
+	near  = []Path{path("10.244.2.0/24", "192.0.2.2"), path("fd01:0:0:2::/64", "2001:db8::2")}
+	far   = []Path{path("10.244.3.0/24", "198.51.100.3"), path("fd01:0:0:3::/64", "2001:db8:1::3")}
+)
+
+func TestApply(t *testing.T) {
+	direct := []string{"10.244.2.0/24 via 192.0.2.2 dev eth0", "fd01:0:0:2::/64 via 2001:db8::2 dev eth0"}
+	across := []string{"10.244.3.0/24 via 198.51.100.3 dev kube-overlay onlink", "fd01:0:0:3::/64 via fe80::2c6:7603:3847 dev kube-overlay6"}
+	for _, tc := range []struct {
+		overlay Overlay
+		remote  []Path
+		want    []string
+		status  Status
+	}{
+		{Subnet, near, direct, Status{Direct: 2}},
+		{Subnet, slices.Concat(near, far), slices.Concat(direct, across), Status{Encapsulation: VXLAN, Direct: 2, Tunnelled: 2}},
+		{Off, slices.Concat(near, far), direct, Status{Direct: 2, Elsewhere: 2}},
+		{Full, near, []string{"10.244.2.0/24 via 192.0.2.2 dev kube-overlay onlink", "fd01:0:0:2::/64 via fe80::249:44ea:2320 dev kube-overlay6"},
+			Status{Encapsulation: VXLAN, Tunnelled: 2}},
+		{Subnet, nil, nil, Status{}},
+	} {
+		t.Run(fmt.Sprintf("%s, %d paths", tc.overlay, len(tc.remote)), func(t *testing.T) {
+			host(t, "192.0.2.1/24", "2001:db8::1/64")
+			x := table(t, Options{Overlay: tc.overlay, Encapsulation: VXLAN})
+			if got := x.apply(local, tc.remote); got != tc.status {
+				t.Fatalf("got %+v, want %+v", got, tc.status)
+			}
+			want(t, "routes", kernelRoutes(t), tc.want...)
+			before := everything(t)
+			if got := table(t, Options{Overlay: tc.overlay, Encapsulation: VXLAN}).apply(local, tc.remote); got != tc.status {
+				t.Fatalf("the second time: got %+v, want %+v", got, tc.status)
+			}
+			want(t, "what a second run changes", everything(t), before...)
+			x.apply(local, nil)
+			want(t, "routes to nobody", kernelRoutes(t))
+			if left := ip(t, "link show type vxlan"); len(left) > 0 {
+				t.Errorf("there is a tunnel to nobody: %q", left)
+			}
+			want(t, "filter for nobody", filter(t))
+		})
+	}
+}
+
+// everything is all that may change in the kernel, also when it is made anew.
+func everything(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, what := range []string{"-d link", "addr", "-4 route show table all", "-6 route show table all", "neigh show nud permanent"} {
+		all = append(all, ip(t, "%s", what)...)
+	}
+	out, err := exec.CommandContext(t.Context(), "bridge", "fdb", "show").CombinedOutput()
+	if err != nil {
+		t.Fatalf("bridge fdb: %v: %s", err, out)
+	}
+	all = append(append(all, lines(string(out))...), filter(t)...)
+	slices.Sort(all)
+	return all
+}
+
+// filter is what is in our nftables table, with the handles of the rules, which are others when it is made anew.
+func filter(t *testing.T) []string {
+	t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, table := range tables {
+		sets, err := c.GetSets(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range sets {
+			elements, err := c.GetSetElements(set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range elements {
+				node, _ := netip.AddrFromSlice(e.Key)
+				all = append(all, set.Name+" "+node.String())
+			}
+		}
+		rules, err := c.GetRules(table, &nftables.Chain{Name: "input", Table: table})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range rules {
+			comment, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
+			all = append(all, fmt.Sprintf("%s %d %s", table.Name, rule.Handle, comment))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestTunnel(t *testing.T) {
+	host(t, "192.0.2.1/24", "2001:db8::1/64")
+	x := table(t, Options{Encapsulation: VXLAN})
+	if s := x.apply(local, far); s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	for name, mtu := range map[string]int{"kube-overlay": 1450, "kube-overlay6": 1430} {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if link.Attrs().MTU != mtu {
+			t.Errorf("the MTU of %s is %d, want %d", name, link.Attrs().MTU, mtu)
+		}
+		if filter, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + name + "/rp_filter"); err != nil || string(filter) != "2\n" {
+			t.Errorf("rp_filter of %s is %s (%v)", name, filter, err)
+		}
+	}
+	want(t, "neighbours", ip(t, "-4 neigh show dev kube-overlay"), "198.51.100.3 lladdr 02:6b:c6:33:64:03 PERMANENT")
+	want(t, "filter", slices.DeleteFunc(filter(t), func(s string) bool { return strings.HasPrefix(s, filterTable) }),
+		"nodes4 198.51.100.3", "nodes6 2001:db8:1::3")
+	want(t, "addresses", ip(t, "-br -4 addr show dev kube-overlay"), "kube-overlay UNKNOWN 10.244.1.0/32")
+
+	// The node gets another address, and the other one leaves for a third.
+	ip(t, "addr add 192.0.2.9/24 dev eth0")
+	moved := []Path{path("10.244.1.0/24", "192.0.2.9")}
+	if s := x.apply(moved, []Path{path("10.244.3.0/24", "198.51.100.4")}); s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	want(t, "routes", kernelRoutes(t), "10.244.3.0/24 via 198.51.100.4 dev kube-overlay onlink")
+	want(t, "neighbours", ip(t, "-4 neigh show dev kube-overlay"), "198.51.100.4 lladdr 02:6b:c6:33:64:04 PERMANENT")
+	if got := strings.Join(ip(t, "-d link show dev kube-overlay"), " "); !strings.Contains(got, "local 192.0.2.9") || !strings.Contains(got, "02:6b:c0:00:02:09") {
+		t.Errorf("the tunnel begins elsewhere: %s", got)
+	}
+	if left := ip(t, "-6 route show proto %d", Protocol); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+
+	if s := x.apply([]Path{path("10.244.1.0/24", "192.0.2.77")}, far[:1]); s.Err == nil || !strings.Contains(s.Err.Error(), "no interface of this host has the address 192.0.2.77") {
+		t.Errorf("got %v", s.Err)
+	}
+	if s := x.apply(nil, far[:1]); s.Err == nil || !strings.Contains(s.Err.Error(), "this node's own address") {
+		t.Errorf("got %v", s.Err)
+	}
+	if s := x.apply(local, []Path{path("fd01::/64", "192.0.2.2")}); s.Err == nil || !strings.Contains(s.Err.Error(), "the other family") {
+		t.Errorf("got %v", s.Err)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want Encapsulation
+	}{
+		{nil, IPIP}, {unix.EEXIST, IPIP}, {unix.EOPNOTSUPP, VXLAN}, {unix.EPERM, ""},
+	} {
+		got, err := probe(func(netlink.Link) error { return tc.err })
+		if got != tc.want || (err == nil) != (tc.want != "") {
+			t.Errorf("when the kernel says %v: %q, %v; want %q", tc.err, got, err, tc.want)
+		}
+	}
+}
+
+// What others do to the kernel is undone, by its events alone.
+func TestRun(t *testing.T) {
+	host(t, "192.0.2.1/24", "2001:db8::1/64")
+	x := table(t, Options{Encapsulation: VXLAN})
+	ip(t, "route add 10.244.9.0/24 via 192.0.2.9 proto %d", Protocol) // of a node that is gone
+	ctx, cancel := context.WithCancel(t.Context())
+	ns, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- errors.Join(netns.Set(ns), x.Run(ctx))
+	}()
+	x.Set(local, slices.Concat(near, far))
+	all := []string{"10.244.2.0/24 via 192.0.2.2 dev eth0", "10.244.3.0/24 via 198.51.100.3 dev kube-overlay onlink",
+		"fd01:0:0:2::/64 via 2001:db8::2 dev eth0", "fd01:0:0:3::/64 via fe80::2c6:7603:3847 dev kube-overlay6"}
+	neighbour := "198.51.100.3 lladdr 02:6b:c6:33:64:03 PERMANENT"
+	eventually := func(after string) {
+		t.Helper()
+		begin := time.Now()
+		for {
+			link, err := netlink.LinkByName("kube-overlay")
+			if err == nil && link.Attrs().OperState != netlink.OperDown && slices.Equal(kernelRoutes(t), all) && slices.Equal(ip(t, "-4 neigh show dev kube-overlay"), []string{neighbour}) {
+				t.Logf("%s: as it should be after %v", after, time.Since(begin).Round(time.Millisecond))
+				return
+			}
+			if time.Since(begin) > 20*time.Second {
+				t.Fatalf("after %s: %q, %v", after, kernelRoutes(t), x.Status().Err)
+			}
+		}
+	}
+	eventually("the start")
+	for _, deed := range []string{
+		"route del 10.244.2.0/24", "route del 10.244.3.0/24", "-6 route del fd01:0:0:2::/64",
+		"route replace 10.244.2.0/24 via 192.0.2.7", "route flush proto 107",
+		"link set eth0 down", "link set eth0 up", "link del kube-overlay", "link set kube-overlay down", "neigh flush dev kube-overlay nud permanent",
+		"addr flush dev eth0",
+	} {
+		ip(t, "%s", deed)
+		switch deed {
+		case "link set eth0 down":
+			continue
+		case "addr flush dev eth0":
+			ip(t, "addr add 192.0.2.1/24 dev eth0")
+			ip(t, "addr add 2001:db8::1/64 dev eth0 nodad")
+		case "link set eth0 up":
+			ip(t, "addr replace 2001:db8::1/64 dev eth0 nodad")
+		}
+		eventually(deed)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	want(t, "routes after the end", kernelRoutes(t), all...)
+	if err := Remove(); err != nil {
+		t.Error(err)
+	}
+	want(t, "routes after they were taken back", kernelRoutes(t))
+}
