@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,14 +79,36 @@ func Nameservers(path string) []string {
 // Sysctl is a kernel setting by its path below /proc/sys.
 type Sysctl struct{ Path, Value string }
 
-// NodeSysctls are the settings that a node's pod network relies on. Forwarding IPv6 is not among them:
-// a host that does so ignores router advertisements, and with them its own default route.
+// NodeSysctls are the settings that a node's pod network relies on.
 func NodeSysctls() []Sysctl {
 	return []Sysctl{
 		{"net/ipv4/ip_forward", "1"},
 		{"net/bridge/bridge-nf-call-iptables", "1"},
 		{"net/bridge/bridge-nf-call-ip6tables", "1"},
 	}
+}
+
+// IPv6Sysctls are those that pods with IPv6 addresses need, too, in this order: a host that forwards ignores
+// router advertisements, and forgets the default routes it has of them, unless told otherwise. It is told
+// for the interfaces that have such routes; not for all, for on the pods' anybody could advertise.
+func IPv6Sysctls() ([]Sysctl, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return nil, fmt.Errorf("listing routes of router advertisements: %w", err)
+	}
+	var settings []Sysctl
+	for _, route := range routes {
+		link, err := netlink.LinkByIndex(route.LinkIndex)
+		if err != nil {
+			continue // gone, with its routes
+		}
+		// 0 here is a program's that does without the kernel, as systemd-networkd.
+		accept := Sysctl{"net/ipv6/conf/" + link.Attrs().Name + "/accept_ra", "2"}
+		if old, err := accept.Get(); err == nil && old == "1" && !slices.Contains(settings, accept) {
+			settings = append(settings, accept)
+		}
+	}
+	return append(settings, Sysctl{"net/ipv6/conf/all/forwarding", "1"}), nil
 }
 
 // Get reads the present value. A setting that this kernel does not have gives fs.ErrNotExist.

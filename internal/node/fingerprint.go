@@ -36,7 +36,7 @@ func fingerprints(o Options) (map[string]string, error) {
 	}
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter
-		prints["pod-network"] = fmt.Sprint(network.PodCIDR, k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
+		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
 	}
 	return prints, nil
 }

@@ -65,7 +65,15 @@ func kernel(o Options) component.Component {
 				log.Warn("Cannot load a kernel module", "module", module, "error", err)
 			}
 		}
-		for _, s := range host.NodeSysctls() {
+		settings := host.NodeSysctls()
+		if o.Config.HasFamily(v1beta1.IPv6Family) {
+			six, err := host.IPv6Sysctls()
+			if err != nil {
+				return err
+			}
+			settings = append(settings, six...)
+		}
+		for _, s := range settings {
 			old, err := s.Get()
 			if errors.Is(err, fs.ErrNotExist) {
 				log.Debug("This kernel lacks a setting", "sysctl", s.Path)

@@ -18,11 +18,11 @@ func podNetwork(o Options) component.Component {
 	settings := o.Config.Spec.Network.KubeRouter
 	return component.Component{Name: "pod-network", Start: func(ctx context.Context) error {
 		component.Report(ctx, fmt.Errorf("the controller manager has not given node %s a pod CIDR", o.NodeName))
-		node, err := awaitNode(ctx, o, func(n *corev1.Node) bool { return n.Spec.PodCIDR != "" })
+		node, err := awaitNode(ctx, o, func(n *corev1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
 		if err != nil {
 			return err
 		}
-		network, err := kuberouter.ParseNode(node.Spec.PodCIDR, o.Config.Spec.Network.PodCIDR)
+		network, err := kuberouter.ParseNode(node.Spec.PodCIDRs, o.Config.PodCIDRs())
 		if err != nil {
 			return err
 		}

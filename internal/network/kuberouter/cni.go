@@ -1,5 +1,6 @@
-// Package kuberouter is the built-in network provider. So far it connects the pods of one node: a
-// bridge with addresses from the node's pod CIDR, and source NAT for what leaves the pod network.
+// Package kuberouter is the built-in network provider. It connects the pods of a node by a bridge, with
+// addresses from the node's pod CIDRs, gives source NAT to what leaves the pod network, and leads to the
+// pods of other nodes.
 package kuberouter
 
 import (
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/journal"
@@ -26,13 +28,13 @@ const (
 
 // Network is what a node's pod network depends on.
 type Network struct {
-	// PodCIDR is this node's share of ClusterCIDR.
-	PodCIDR, ClusterCIDR netip.Prefix
+	// PodCIDRs are this node's shares of ClusterCIDRs, the primary family first.
+	PodCIDRs, ClusterCIDRs []netip.Prefix
 	// MTU of the pods' interfaces; 0 is the kernel's default.
 	MTU int
 	// Hairpin lets a pod reach itself through its own service.
 	Hairpin bool
-	// Masquerade hides pods also from pods of other nodes (spec.network.kuberouter.ipMasq).
+	// Masquerade hides pods also from the pods of other nodes (spec.network.kuberouter.ipMasq).
 	Masquerade bool
 	// IPAMDir keeps the addresses handed out. It is best lost at a reboot, as the pods are.
 	IPAMDir string
@@ -41,19 +43,25 @@ type Network struct {
 // Apply makes the network: first the rules, then the configuration that tells the container runtime
 // to go on. All of it is recorded in j.
 func (n Network) Apply(j *journal.Journal) error {
-	for _, e := range []journal.Entry{
+	entries := []journal.Entry{
 		{Kind: journal.Link, Name: Bridge},
-		{Kind: journal.NFTTable, Name: tableFamily + " " + tableName},
 		// The portmap plugin's own tables.
 		{Kind: journal.NFTTable, Name: "ip cni_hostport"},
 		{Kind: journal.NFTTable, Name: "ip6 cni_hostport"},
 		{Kind: journal.NFTTable, Name: "inet cni_hostport"},
-	} {
+	}
+	for _, f := range families {
+		entries = append(entries, journal.Entry{Kind: journal.NFTTable, Name: f.name + " " + tableName})
+	}
+	for _, e := range entries {
 		if err := j.Add(e); err != nil {
 			return err
 		}
 	}
 	if err := n.applyEgress(); err != nil {
+		return err
+	}
+	if err := setHairpin(n.Hairpin); err != nil {
 		return err
 	}
 	content, err := n.cniConfig()
@@ -74,17 +82,17 @@ func (n Network) Apply(j *journal.Journal) error {
 
 func (n Network) cniConfig() ([]byte, error) {
 	type object = map[string]any
+	var ranges [][]object
+	for _, pods := range n.PodCIDRs {
+		ranges = append(ranges, []object{{"subnet": pods.String()}})
+	}
 	return json.MarshalIndent(object{
 		"cniVersion": "1.0.0",
 		"name":       "k0s",
 		"plugins": []object{
 			{
 				"type": "bridge", "bridge": Bridge, "isDefaultGateway": true, "hairpinMode": n.Hairpin, "mtu": n.MTU,
-				"ipMasq": n.Masquerade, "ipMasqBackend": "nftables",
-				"ipam": object{
-					"type": "host-local", "dataDir": n.IPAMDir,
-					"ranges": [][]object{{{"subnet": n.PodCIDR.String()}}},
-				},
+				"ipam": object{"type": "host-local", "dataDir": n.IPAMDir, "ranges": ranges},
 			},
 			{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
 		},
@@ -94,7 +102,7 @@ func (n Network) cniConfig() ([]byte, error) {
 // UplinkMTU is the smallest MTU of the interfaces that default routes leave by; 0, for the kernel's
 // default, when there is none.
 func UplinkMTU() (int, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return 0, fmt.Errorf("listing routes: %w", err)
 	}
@@ -116,8 +124,10 @@ func UplinkMTU() (int, error) {
 func defaultLinks(routes []netlink.Route) []int {
 	var links []int
 	for _, route := range routes {
-		if route.Dst != nil && !route.Dst.IP.IsUnspecified() {
-			continue
+		if route.Dst != nil {
+			if bits, _ := route.Dst.Mask.Size(); bits > 0 {
+				continue
+			}
 		}
 		if route.LinkIndex != 0 {
 			links = append(links, route.LinkIndex)
@@ -142,9 +152,53 @@ func RemoveStaleConfig() error {
 	return nil
 }
 
-// ParseNode reads a node's pod CIDR.
-func ParseNode(podCIDR, clusterCIDR string) (Network, error) {
-	pod, err1 := netip.ParsePrefix(podCIDR)
-	cluster, err2 := netip.ParsePrefix(clusterCIDR)
-	return Network{PodCIDR: pod, ClusterCIDR: cluster}, errors.Join(err1, err2)
+// setHairpin has the pods that are there follow a change of the setting; the plugin sees to the others.
+func setHairpin(on bool) error {
+	bridge, err := netlink.LinkByName(Bridge)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil // no pod yet
+	}
+	if err != nil {
+		return fmt.Errorf("looking for %s: %w", Bridge, err)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("listing network interfaces: %w", err)
+	}
+	for _, link := range links {
+		if link.Attrs().MasterIndex != bridge.Attrs().Index {
+			continue
+		}
+		// A pod may end meanwhile.
+		if err := netlink.LinkSetHairpin(link, on); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("setting hairpin of %s: %w", link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+// ParseNode reads a node's pod CIDRs, and those of the cluster.
+func ParseNode(podCIDRs, clusterCIDRs []string) (n Network, err error) {
+	if n.PodCIDRs, err = parsePrefixes(podCIDRs); err != nil {
+		return n, fmt.Errorf("pod CIDRs of the node: %w", err)
+	}
+	if n.ClusterCIDRs, err = parsePrefixes(clusterCIDRs); err != nil {
+		return n, fmt.Errorf("pod CIDRs of the cluster: %w", err)
+	}
+	return n, nil
+}
+
+func parsePrefixes(cidrs []string) ([]netip.Prefix, error) {
+	if len(cidrs) == 0 {
+		return nil, errors.New("there are none")
+	}
+	var prefixes []netip.Prefix
+	for _, cidr := range cidrs {
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return nil, err
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return prefixes, nil
 }

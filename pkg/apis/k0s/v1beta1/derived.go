@@ -60,21 +60,59 @@ func splitHostPort(address string) (string, int) {
 	return host, int(number)
 }
 
-// PrimaryFamily returns spec.network.primaryAddressFamily, or what it is by
-// default: the family of the external address if that is an IP address, else of
-// this controller's address.
+// PrimaryFamily returns the family of the networks of pods and services; of both,
+// spec.network.primaryAddressFamily, or what it is by default: the family of the
+// external address if that is an IP address, else of this controller's address.
 func (c *ClusterConfig) PrimaryFamily() AddressFamily {
-	if family := c.Spec.Network.PrimaryAddressFamily; family != AutoFamily {
-		return family
+	network := c.Spec.Network
+	if services, err := netip.ParsePrefix(network.ServiceCIDR); !network.DualStack.Enabled && err == nil {
+		return familyOf(services.Addr())
+	}
+	if network.PrimaryAddressFamily != AutoFamily {
+		return network.PrimaryAddressFamily
 	}
 	for _, host := range []string{c.Spec.API.ExternalHost(), c.Spec.API.Address} {
-		if address, err := netip.ParseAddr(host); err == nil && address.Is6() && !address.Is4In6() {
-			return IPv6Family
-		} else if err == nil || host != "" {
+		if address, err := netip.ParseAddr(host); err == nil {
+			return familyOf(address)
+		} else if host != "" {
 			return IPv4Family
 		}
 	}
 	return IPv4Family
+}
+
+func familyOf(address netip.Addr) AddressFamily {
+	if address.Unmap().Is4() {
+		return IPv4Family
+	}
+	return IPv6Family
+}
+
+// HasFamily tells whether pods and services have addresses of a family.
+func (c *ClusterConfig) HasFamily(family AddressFamily) bool {
+	return c.Spec.Network.DualStack.Enabled || c.PrimaryFamily() == family
+}
+
+// PodCIDRs returns the networks of the pods, that of the primary family first.
+func (c *ClusterConfig) PodCIDRs() []string {
+	return c.ordered(c.Spec.Network.PodCIDR, c.Spec.Network.DualStack.IPv6PodCIDR)
+}
+
+// ServiceCIDRs returns the networks of the services, that of the primary family
+// first.
+func (c *ClusterConfig) ServiceCIDRs() []string {
+	return c.ordered(c.Spec.Network.ServiceCIDR, c.Spec.Network.DualStack.IPv6ServiceCIDR)
+}
+
+// ordered returns main, with dual stack also the IPv6 one.
+func (c *ClusterConfig) ordered(main, six string) []string {
+	switch {
+	case !c.Spec.Network.DualStack.Enabled:
+		return []string{main}
+	case c.PrimaryFamily() == IPv6Family:
+		return []string{six, main}
+	}
+	return []string{main, six}
 }
 
 // InternalAPIAddress returns the address of the service "kubernetes": the first

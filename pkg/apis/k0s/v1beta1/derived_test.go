@@ -2,6 +2,7 @@ package v1beta1
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -105,10 +106,34 @@ func TestPrimaryFamily(t *testing.T) {
 		{IPv4Family, "2001:db8::1", "2001:db8::1", "IPv4"},
 		{IPv6Family, "", "192.0.2.1", "IPv6"},
 	} {
-		c := Default()
+		c := dual()
 		c.Spec.Network.PrimaryAddressFamily, c.Spec.API.ExternalAddress, c.Spec.API.Address = test.family, test.external, test.address
 		if got := c.PrimaryFamily(); string(got) != test.want {
 			t.Errorf("%+v: got %s", test, got)
 		}
+		pods, services := []string{"10.244.0.0/16", "fd00::/108"}, []string{"10.96.0.0/12", "fd01::/108"}
+		if test.want == "IPv6" {
+			slices.Reverse(pods)
+			slices.Reverse(services)
+		}
+		if !slices.Equal(c.PodCIDRs(), pods) || !slices.Equal(c.ServiceCIDRs(), services) {
+			t.Errorf("%+v: got %v and %v", test, c.PodCIDRs(), c.ServiceCIDRs())
+		}
+		// With networks of one family there is no choice.
+		c.Spec.Network.DualStack.Enabled = false
+		if got := c.PrimaryFamily(); got != IPv4Family || !slices.Equal(c.PodCIDRs(), []string{"10.244.0.0/16"}) {
+			t.Errorf("%+v without dual stack: got %s, %v", test, got, c.PodCIDRs())
+		}
+		c.Spec.Network.ServiceCIDR = "fd01::/108"
+		if got := c.PrimaryFamily(); got != IPv6Family {
+			t.Errorf("%+v with IPv6 only: got %s", test, got)
+		}
 	}
+}
+
+// dual is the default with both families.
+func dual() *ClusterConfig {
+	c := Default()
+	c.Spec.Network.DualStack = DualStackSpec{Enabled: true, IPv6PodCIDR: "fd00::/108", IPv6ServiceCIDR: "fd01::/108"}
+	return c
 }

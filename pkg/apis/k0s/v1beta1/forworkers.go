@@ -8,6 +8,7 @@ func (c *ClusterConfig) ForWorkers(profile string) *ClusterConfig {
 	w.Spec.Network = c.Spec.Network
 	w.Spec.Network.ControlPlaneLoadBalancing = ControlPlaneLoadBalancingSpec{}
 	w.Spec.Network.CoreDNS = CoreDNSSpec{}
+	w.Spec.Network.PrimaryAddressFamily = c.PrimaryFamily() // it may follow from a controller's address
 	w.Spec.Images = c.Spec.Images
 	w.Spec.FeatureGates = c.Spec.FeatureGates
 	w.Spec.Konnectivity = c.Spec.Konnectivity
