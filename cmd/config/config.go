@@ -93,9 +93,9 @@ func validate(programs v1beta1.Programs) *cobra.Command {
 // completeHere is what `k0s controller` does on this host. One without any
 // network tells nothing.
 func completeHere(config *v1beta1.ClusterConfig) error {
-	address, err := host.PrimaryAddress()
-	if err != nil || address.IsLoopback() {
+	addresses, err := host.Addresses()
+	if err != nil || len(addresses) == 0 {
 		return err
 	}
-	return config.Complete(address.String(), host.DefaultDataDir)
+	return config.Complete(addresses, host.DefaultDataDir)
 }

@@ -110,14 +110,15 @@ func TestCommand(t *testing.T) {
 // TestThisHost: a network that this host's address lies in is refused, as
 // `k0s controller` would; for another host it is fine.
 func TestThisHost(t *testing.T) {
-	address, err := host.PrimaryAddress()
+	addresses, err := host.Addresses()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if address.IsLoopback() || !address.Is4() {
-		t.Logf("this host has no address of use, only %s", address)
+	if len(addresses) == 0 || !addresses[0].Is4() {
+		t.Logf("this host has no address of use, only %s", addresses)
 		return
 	}
+	address := addresses[0]
 	network, err := address.Prefix(24)
 	if err != nil {
 		t.Fatal(err)

@@ -207,16 +207,16 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, err := host.PrimaryAddress()
+	addresses, err := host.Addresses()
 	if err != nil {
 		return nil, err
 	}
-	if err := config.Complete(address.String(), layout.DataDir); err != nil {
-		return nil, err
-	}
-	if api, err := netip.ParseAddr(config.Spec.API.Address); err == nil && api.IsLoopback() {
+	if api, err := netip.ParseAddr(config.Spec.API.Address); err == nil && api.IsLoopback() || len(addresses) == 0 && config.Spec.API.Address == "" {
 		return nil, fmt.Errorf("this host has no address but loopback, which nobody else can use, not even its pods: " +
 			"bring a network interface up, or name the address in spec.api.address")
+	}
+	if err := config.Complete(addresses, layout.DataDir); err != nil {
+		return nil, err
 	}
 	managerArgs, err := cli.ExtraArgs("--kube-controller-manager-extra-args", f.managerArgs)
 	if err != nil {
@@ -227,7 +227,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if workloads && !f.single && !f.noTaints {
 		taints = []string{"node-role.kubernetes.io/control-plane:NoSchedule"}
 	}
-	worker, err := f.worker.Node(layout, config.Spec.API.Address, map[string]string{controlplane.RoleLabel: "control-plane"}, taints, log)
+	worker, err := f.worker.Node(layout, append([]netip.Addr{netip.MustParseAddr(config.Spec.API.Address)}, addresses...), map[string]string{controlplane.RoleLabel: "control-plane"}, taints, log)
 	if err != nil {
 		return nil, err
 	}

@@ -69,11 +69,11 @@ func apiURL(layout host.Layout, file string, cmd *cobra.Command) (string, error)
 	if err != nil {
 		return "", err
 	}
-	address, err := host.PrimaryAddress()
+	addresses, err := host.Addresses()
 	if err != nil {
 		return "", err
 	}
-	if err := config.Complete(address.String(), layout.DataDir); err != nil {
+	if err := config.Complete(addresses, layout.DataDir); err != nil {
 		return "", err
 	}
 	return config.Spec.API.URL(), nil

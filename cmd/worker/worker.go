@@ -87,11 +87,11 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	address, err := host.PrimaryAddress()
+	addresses, err := host.Addresses()
 	if err != nil {
 		return err
 	}
-	worker, err := f.worker.Node(layout, address.String(), nil, nil, log)
+	worker, err := f.worker.Node(layout, addresses, nil, nil, log)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (w *running) run(ctx context.Context, socket string, begin time.Time) error
 	}()
 
 	w.log.Info("Starting k0s", "version", version.String(), "role", identity.Worker, "node", w.node.NodeName,
-		"address", w.node.Address, "data-dir", w.node.Layout.DataDir)
+		"addresses", w.node.Addresses, "data-dir", w.node.Layout.DataDir)
 	// What joins goes on until all else has stopped: the kubelet's way to the API is part of it.
 	joinCtx, stopJoining := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJoining()

@@ -84,7 +84,7 @@ func apiServerArgs(o Options) []string {
 		"service-account-jwks-uri":                "https://kubernetes.default.svc/openid/v1/jwks",
 		"service-account-key-file":                l.PKI("sa.pub"),
 		"service-account-signing-key-file":        l.PKI("sa.key"),
-		"service-cluster-ip-range":                o.Config.Spec.Network.ServiceCIDR,
+		"service-cluster-ip-range":                strings.Join(o.Config.ServiceCIDRs(), ","),
 		"tls-cert-file":                           l.PKI("server.crt"),
 		"tls-cipher-suites":                       strings.Join(cipherSuites, ","),
 		"tls-min-version":                         "VersionTLS12",

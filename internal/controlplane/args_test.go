@@ -4,6 +4,7 @@ import (
 	"encoding/pem"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,7 +25,7 @@ import (
 func options(t *testing.T, change func(*Options)) Options {
 	t.Helper()
 	config := v1beta1.Default()
-	if err := config.Complete("192.0.2.1", "/d"); err != nil {
+	if err := config.Complete([]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, "/d"); err != nil {
 		t.Fatal(err)
 	}
 	o := Options{
@@ -126,13 +127,49 @@ func TestArgs(t *testing.T) {
 			o.Config.Spec.Konnectivity.AgentPort, o.Config.Spec.Konnectivity.AdminPort = 9132, 9133
 		}, []string{"--agent-address=192.0.2.1:9132", "--admin-address=127.0.0.1:9133"}, nil},
 		{"controller manager alone", controllerManagerArgs, nil, []string{
-			"--leader-elect=false", "--bind-address=127.0.0.1", "--cluster-cidr=10.244.0.0/16", "--node-cidr-mask-size=24",
+			"--leader-elect=false", "--bind-address=127.0.0.1", "--cluster-cidr=10.244.0.0/16", "--node-cidr-mask-size-ipv4=24",
 			"--use-service-account-credentials=true", "--controllers=*,bootstrapsigner,tokencleaner",
 		}, nil},
 		{"controller manager: extraArgs win over the flag", controllerManagerArgs, func(o *Options) {
 			o.ControllerManagerArgs = map[string]string{"node-cidr-mask-size": "25", "v": "3"}
 			o.Config.Spec.ControllerManager.ExtraArgs = map[string]string{"node-cidr-mask-size": "26"}
 		}, []string{"--node-cidr-mask-size=26", "--v=3"}, []string{"--node-cidr-mask-size=25"}},
+		{"controller manager with IPv6", controllerManagerArgs, onlyIPv6, []string{
+			"--cluster-cidr=fd00::/108", "--service-cluster-ip-range=fd01::/108", "--node-cidr-mask-size-ipv6=117",
+		}, []string{"--node-cidr-mask-size=", "--node-cidr-mask-size-ipv4"}},
+		{"controller manager with both families", controllerManagerArgs, dual(v1beta1.AutoFamily), []string{
+			"--cluster-cidr=10.244.0.0/16,fd00::/108", "--service-cluster-ip-range=10.96.0.0/12,fd01::/108",
+			"--node-cidr-mask-size-ipv4=24", "--node-cidr-mask-size-ipv6=117",
+		}, []string{"--node-cidr-mask-size="}},
+		{"controller manager with both families, IPv6 first, a large one", controllerManagerArgs, func(o *Options) {
+			dual(v1beta1.IPv6Family)(o)
+			o.Config.Spec.Network.DualStack.IPv6PodCIDR = "fd00::/48"
+			o.Config.Spec.ControllerManager.ExtraArgs = map[string]string{"node-cidr-mask-size-ipv4": "26"}
+		}, []string{
+			"--cluster-cidr=fd00::/48,10.244.0.0/16", "--service-cluster-ip-range=fd01::/108,10.96.0.0/12",
+			"--node-cidr-mask-size-ipv4=26", "--node-cidr-mask-size-ipv6=64",
+		}, nil},
+		{"controller manager: rawArgs choose the size for one family", controllerManagerArgs, func(o *Options) {
+			o.Config.Spec.ControllerManager.RawArgs = []string{"--node-cidr-mask-size=25"}
+		}, []string{"--node-cidr-mask-size=25"}, []string{"--node-cidr-mask-size-ipv4"}},
+		{"API server with IPv6", apiServerArgs, onlyIPv6, []string{
+			"--service-cluster-ip-range=fd01::/108", "--advertise-address=2001:db8::1",
+		}, []string{"--bind-address"}},
+		{"API server on one IPv6 address", apiServerArgs, func(o *Options) {
+			onlyIPv6(o)
+			o.Config.Spec.API.OnlyBindToAddress = true
+		}, []string{"--bind-address=2001:db8::1"}, nil},
+		{"API server with both families", apiServerArgs, dual(v1beta1.AutoFamily), []string{
+			"--service-cluster-ip-range=10.96.0.0/12,fd01::/108", "--advertise-address=192.0.2.1",
+		}, nil},
+		{"API server with both families, IPv6 first", apiServerArgs, dual(v1beta1.IPv6Family), []string{"--service-cluster-ip-range=fd01::/108,10.96.0.0/12"}, nil},
+		{"etcd with IPv6", etcdArgs, onlyIPv6, []string{
+			"--listen-peer-urls=https://[2001:db8::1]:2380", "--initial-cluster=m1=https://[2001:db8::1]:2380", "--listen-client-urls=https://127.0.0.1:2379",
+		}, nil},
+		{"konnectivity-server on one IPv6 address", tunnelArgs, func(o *Options) {
+			onlyIPv6(o)
+			o.Config.Spec.API.OnlyBindToAddress = true
+		}, []string{"--agent-address=[2001:db8::1]:8132"}, nil},
 		{"scheduler among others", schedulerArgs, func(o *Options) { o.Alone = false }, []string{"--leader-elect=true", "--bind-address=127.0.0.1"}, nil},
 		{"feature gates of kube-apiserver", apiServerArgs, withGates, []string{"--feature-gates=All=true,ForAPI=false"}, nil},
 		{"feature gates of kube-controller-manager", controllerManagerArgs, withGates, []string{"--feature-gates=All=true"}, nil},
@@ -149,6 +186,35 @@ func TestArgs(t *testing.T) {
 }
 
 func tunnelArgs(o Options) []string { return konnectivityServerArgs(o, 4242) }
+
+// onlyIPv6 is a cluster with networks of IPv6.
+func onlyIPv6(o *Options) {
+	o.Config.Spec.Network.PodCIDR, o.Config.Spec.Network.ServiceCIDR = "fd00::/108", "fd01::/108"
+	o.Config.Spec.API.Address, o.Config.Spec.Storage.Etcd.PeerAddress = "2001:db8::1", "2001:db8::1"
+}
+
+// dual is a cluster with networks of both families.
+func dual(primary v1beta1.AddressFamily) func(*Options) {
+	return func(o *Options) {
+		o.Config.Spec.Network.PrimaryAddressFamily = primary
+		o.Config.Spec.Network.DualStack = v1beta1.DualStackSpec{Enabled: true, IPv6PodCIDR: "fd00::/108", IPv6ServiceCIDR: "fd01::/108"}
+	}
+}
+
+func TestDNSAddresses(t *testing.T) {
+	for _, tc := range []struct {
+		change func(*Options)
+		want   []string
+	}{
+		{onlyIPv6, []string{"fd01::a"}},
+		{dual(v1beta1.IPv4Family), []string{"10.96.0.10", "fd01::a"}},
+		{dual(v1beta1.IPv6Family), []string{"fd01::a", "10.96.0.10"}},
+	} {
+		if p := stackParams(options(t, tc.change), nil); !slices.Equal(p.DNSIPs, tc.want) {
+			t.Errorf("got %q, want %q", p.DNSIPs, tc.want)
+		}
+	}
+}
 
 func TestEgressSelector(t *testing.T) {
 	var config struct {
@@ -211,7 +277,7 @@ func TestStackParams(t *testing.T) {
 		if !slices.Equal(p.DNSUpstreams, tc.want) {
 			t.Errorf("%s: got %q, want %q", tc.name, p.DNSUpstreams, tc.want)
 		}
-		if p.DNSIP != "10.96.0.10" || p.ClusterDomain != "cluster.local" {
+		if !slices.Equal(p.DNSIPs, []string{"10.96.0.10"}) || p.ClusterDomain != "cluster.local" {
 			t.Errorf("%s: got %+v", tc.name, p)
 		}
 	}

@@ -44,9 +44,13 @@ func csrApprover(o Options) component.Component {
 // reservedNames tells which names and addresses are not for the node's serving certificate: those that
 // the API server is reached by, and the services'. This controller's own node shares its host's names.
 func reservedNames(o Options) (func(node, san string) bool, error) {
-	services, err := netip.ParsePrefix(o.Config.Spec.Network.ServiceCIDR)
-	if err != nil {
-		return nil, err
+	var services []netip.Prefix
+	for _, cidr := range o.Config.ServiceCIDRs() {
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return nil, err
+		}
+		services = append(services, prefix)
 	}
 	names, err := serverNames(o)
 	if err != nil {
@@ -61,13 +65,13 @@ func reservedNames(o Options) (func(node, san string) bool, error) {
 
 // reserve is reservedNames on a host with the addresses own. They may lie among the services': that is
 // warned of, not refused.
-func reserve(o Options, services netip.Prefix, names []string, own []netip.Addr) func(node, san string) bool {
+func reserve(o Options, services []netip.Prefix, names []string, own []netip.Addr) func(node, san string) bool {
 	return func(node, san string) bool {
 		ip, err := netip.ParseAddr(san)
 		if err == nil && node == o.NodeName && slices.Contains(own, ip) {
 			return false
 		}
-		if err == nil && services.Contains(ip) {
+		if err == nil && slices.ContainsFunc(services, func(p netip.Prefix) bool { return p.Contains(ip) }) {
 			return true
 		}
 		if san == "localhost" || strings.HasSuffix(san, ".svc") || strings.HasSuffix(san, "."+o.Config.Spec.Network.ClusterDomain) ||

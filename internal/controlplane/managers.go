@@ -3,13 +3,16 @@ package controlplane
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/flags"
 	"k0s.io/k0s/internal/probe"
 	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 func controllerManager(o Options) component.Component {
@@ -19,19 +22,19 @@ func controllerManager(o Options) component.Component {
 }
 
 func controllerManagerArgs(o Options) []string {
-	l, network := o.Layout, o.Config.Spec.Network
+	l := o.Layout
 	extra := maps.Clone(o.ControllerManagerArgs)
 	if extra == nil {
 		extra = map[string]string{}
 	}
 	maps.Copy(extra, o.Config.Spec.ControllerManager.ExtraArgs)
-	return flags.Compute(flags.Args{
+	args := flags.Args{
 		"allocate-node-cidrs":       "true",
 		"authentication-kubeconfig": l.PKI("ccm.conf"),
 		"authorization-kubeconfig":  l.PKI("ccm.conf"),
 		"bind-address":              "127.0.0.1",
 		"client-ca-file":            l.PKI("ca.crt"),
-		"cluster-cidr":              network.PodCIDR,
+		"cluster-cidr":              strings.Join(o.Config.PodCIDRs(), ","),
 		"cluster-name":              "k0s",
 		"cluster-signing-cert-file": l.PKI("ca.crt"),
 		"cluster-signing-key-file":  l.PKI("ca.key"),
@@ -43,18 +46,39 @@ func controllerManagerArgs(o Options) []string {
 		"kube-api-qps":                     "300",
 		"kubeconfig":                       l.PKI("ccm.conf"),
 		"leader-elect":                     strconv.FormatBool(!o.Alone),
-		"node-cidr-mask-size":              "24",
 		"profiling":                        "false",
 		"requestheader-client-ca-file":     l.PKI("front-proxy-ca.crt"),
 		"root-ca-file":                     l.PKI("ca.crt"),
 		"service-account-private-key-file": l.PKI("sa.key"),
-		"service-cluster-ip-range":         network.ServiceCIDR,
+		"service-cluster-ip-range":         strings.Join(o.Config.ServiceCIDRs(), ","),
 		"terminated-pod-gc-threshold":      "12500",
 		"tls-cert-file":                    l.PKI("ccm.crt"),
 		"tls-private-key-file":             l.PKI("ccm.key"),
 		"use-service-account-credentials":  "true",
 		"v":                                o.LogLevels[name.KubeControllerManager],
-	}.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeControllerManager)), extra, o.Config.Spec.ControllerManager.RawArgs)
+	}
+	raw := o.Config.Spec.ControllerManager.RawArgs
+	maps.Copy(args, nodeMaskSizes(o.Config, extra, raw))
+	return flags.Compute(args.WithFeatureGates(o.Config.FeatureGatesOf(name.KubeControllerManager)), extra, raw)
+}
+
+// nodeMaskSizes are the flags for the sizes of nodes' parts of the pod CIDRs. Those for one family and
+// the one for a cluster of one family exclude each other: where the user has chosen, it is theirs.
+func nodeMaskSizes(c *v1beta1.ClusterConfig, extra map[string]string, raw []string) flags.Args {
+	const flag = "node-cidr-mask-size"
+	args := flags.Args{}
+	for i, pods := range c.PodCIDRs() {
+		family := "-ipv4"
+		if strings.Contains(pods, ":") {
+			family = "-ipv6"
+		}
+		args[flag+family] = strconv.Itoa(c.NodeMaskSizes()[i])
+	}
+	_, general := extra[flag]
+	if general || slices.ContainsFunc(raw, func(arg string) bool { return strings.HasPrefix(strings.TrimLeft(arg, "-"), flag+"=") }) {
+		return flags.Args{}
+	}
+	return args
 }
 
 func scheduler(o Options) component.Component {

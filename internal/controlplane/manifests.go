@@ -42,7 +42,10 @@ func stackParams(o Options, nameservers []string) manifests.Params {
 	spec := o.Config.Spec
 	p := manifests.DefaultParams()
 	p.ClusterDomain = spec.Network.ClusterDomain
-	p.DNSIP = spec.Network.DNSAddress().String()
+	p.DNSIPs = nil
+	for _, address := range o.Config.DNSAddresses() {
+		p.DNSIPs = append(p.DNSIPs, address.String())
+	}
 	p.CoreDNSImage = spec.Images.Ref(spec.Images.CoreDNS)
 	p.MetricsServerImage = spec.Images.Ref(spec.Images.MetricsServer)
 	p.PullPolicy = string(spec.Images.DefaultPullPolicy)

@@ -14,8 +14,9 @@ import (
 // podInterfaces are links made by pod networks; their addresses are not the host's own.
 var podInterfaces = []string{"kube-bridge", "vxlan.calico", "dummyvip0", "veth", "cali", "tun-", "cni", "docker", "virbr"}
 
-// Addresses lists the addresses of the host's own interfaces: primary before secondary, IPv4 before
-// IPv6, without loopback, link-local and pod networks.
+// Addresses lists the addresses of the host's own interfaces: IPv4 before IPv6, and last those that are
+// secondary, or temporary as the ones of privacy extensions; without loopback, link-local, pod networks, and
+// IPv6 addresses that another host has.
 func Addresses() ([]netip.Addr, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -36,7 +37,8 @@ func Addresses() ([]netip.Addr, error) {
 				continue
 			}
 			switch {
-			case a.Flags&unix.IFA_F_SECONDARY != 0:
+			case a.Flags&unix.IFA_F_DADFAILED != 0:
+			case a.Flags&(unix.IFA_F_SECONDARY|unix.IFA_F_TENTATIVE|unix.IFA_F_DEPRECATED) != 0: // temporary is the same flag as secondary
 				secondary = append(secondary, ip)
 			case ip.Is4():
 				four = append(four, ip)
@@ -46,19 +48,6 @@ func Addresses() ([]netip.Addr, error) {
 		}
 	}
 	return append(append(four, six...), secondary...), nil
-}
-
-// PrimaryAddress is the address other machines are told to use: the first of Addresses, or loopback
-// on a host without any network.
-func PrimaryAddress() (netip.Addr, error) {
-	addrs, err := Addresses()
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	if len(addrs) == 0 {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
-	}
-	return addrs[0], nil
 }
 
 func isPodInterface(name string) bool {

@@ -32,9 +32,10 @@ func ownStacks() []string { return []string{SystemRBAC, CoreDNS, MetricsServer} 
 type Params struct {
 	// ClusterDomain is the DNS domain of the cluster. Default: cluster.local.
 	ClusterDomain string
-	// DNSIP is the fixed address of the Service kube-dns. It must lie in the
-	// service CIDR, which has 10.96.0.0/12 and so 10.96.0.10 as its default.
-	DNSIP string
+	// DNSIPs are the fixed addresses of the Service kube-dns, one of each family
+	// that services have, the primary one first. They must lie in the service
+	// CIDRs. Default: 10.96.0.10, for 10.96.0.0/12.
+	DNSIPs []string
 	// DNSUpstreams is where CoreDNS sends what is not of the cluster: name
 	// servers as address or address:port, or the path of a resolv.conf as
 	// seen in the pod. Empty: nothing is forwarded, which is what a host
@@ -58,7 +59,7 @@ type Params struct {
 func DefaultParams() Params {
 	return Params{
 		ClusterDomain:      "cluster.local",
-		DNSIP:              "10.96.0.10",
+		DNSIPs:             []string{"10.96.0.10"},
 		DNSUpstreams:       []string{"/etc/resolv.conf"},
 		DNSReplicas:        1,
 		CoreDNSImage:       "k0s.io/coredns:v1.14.7",
@@ -132,8 +133,13 @@ func (p Params) validate() error {
 	if problems := validation.IsDNS1123Subdomain(p.ClusterDomain); len(problems) > 0 {
 		wrong("cluster domain %q: %s", p.ClusterDomain, strings.Join(problems, "; "))
 	}
-	if _, err := netip.ParseAddr(p.DNSIP); err != nil {
-		wrong("address of cluster DNS %q is not an IP address", p.DNSIP)
+	if len(p.DNSIPs) == 0 {
+		wrong("cluster DNS has no address")
+	}
+	for _, ip := range p.DNSIPs {
+		if _, err := netip.ParseAddr(ip); err != nil {
+			wrong("address of cluster DNS %q is not an IP address", ip)
+		}
 	}
 	for _, u := range p.DNSUpstreams {
 		if !upstream.MatchString(u) {

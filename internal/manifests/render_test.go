@@ -21,7 +21,7 @@ func TestRender(t *testing.T) {
 		"air-gap": func(p *Params) { p.DNSUpstreams = nil },
 		"other": func(p *Params) {
 			p.ClusterDomain = "k8s.example.org"
-			p.DNSIP = "fd00::a"
+			p.DNSIPs = []string{"fd00::a", "10.96.0.10"}
 			p.DNSUpstreams = []string{"192.0.2.1", "[2001:db8::1]:53"}
 			p.DNSReplicas = 3
 			p.CoreDNSImage = "registry.example.org:5000/coredns@sha256:0123"
@@ -67,7 +67,7 @@ func TestRender(t *testing.T) {
 func TestRenderRefuses(t *testing.T) {
 	for want, change := range map[string]func(*Params){
 		`cluster domain "Cluster Local"`:         func(p *Params) { p.ClusterDomain = "Cluster Local" },
-		`address of cluster DNS "10.96.0.256"`:   func(p *Params) { p.DNSIP = "10.96.0.256" },
+		`address of cluster DNS "10.96.0.256"`:   func(p *Params) { p.DNSIPs = []string{"10.96.0.256"} },
 		`upstream name server "1.1.1.1 }\nlog"`:  func(p *Params) { p.DNSUpstreams = []string{"1.1.1.1 }\nlog"} },
 		`0 replicas of CoreDNS`:                  func(p *Params) { p.DNSReplicas = 0 },
 		`image of CoreDNS: ""`:                   func(p *Params) { p.CoreDNSImage = "" },

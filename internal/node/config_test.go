@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,12 +20,12 @@ import (
 
 func options(t *testing.T, change func(*Options)) Options {
 	t.Helper()
-	config := v1beta1.Default()
-	if err := config.Complete("192.0.2.1", "/d"); err != nil {
+	config, addresses := v1beta1.Default(), []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	if err := config.Complete(addresses, "/d"); err != nil {
 		t.Fatal(err)
 	}
 	o := Options{
-		NodeName: "n1", Address: "192.0.2.1", Config: config, Log: slog.New(slog.DiscardHandler),
+		NodeName: "n1", Addresses: addresses, Config: config, Log: slog.New(slog.DiscardHandler),
 		Layout:    host.Layout{DataDir: "/d", RunDir: "/r", KubeletRoot: "/k"},
 		LogLevels: map[string]string{"kubelet": "2", "kube-proxy": "0", "containerd": "info"},
 	}
@@ -53,6 +54,15 @@ func TestArgs(t *testing.T) {
 			"--hostname-override=n1", "--node-ip=192.0.2.1", "--root-dir=/k", "--cert-dir=/k/pki", "--kubeconfig=/d/kubelet.conf",
 			"--config=/r/kubelet/config.yaml", "--v=2",
 		}, []string{"--node-labels", "--cloud-provider"}},
+		{"kubelet with both families", kubeletArgs, dual(v1beta1.IPv4Family), []string{"--node-ip=192.0.2.1,2001:db8::1"}, nil},
+		{"kubelet with both families, IPv6 first", kubeletArgs, dual(v1beta1.IPv6Family), []string{"--node-ip=2001:db8::1,192.0.2.1"}, nil},
+		{"kubelet with both families on a host with one", kubeletArgs, func(o *Options) {
+			dual(v1beta1.IPv4Family)(o)
+			o.Addresses = o.Addresses[:1]
+		}, []string{"--node-ip=192.0.2.1"}, nil},
+		{"kubelet with IPv6", kubeletArgs, onlyIPv6, []string{"--node-ip=2001:db8::1"}, nil},
+		{"kube-proxy with both families", proxy(v1beta1.NFTablesProxyMode), dual(v1beta1.IPv6Family), []string{"--cluster-cidr=fd00::/108,10.244.0.0/16"}, nil},
+		{"kube-proxy with IPv6", proxy(v1beta1.NFTablesProxyMode), onlyIPv6, []string{"--cluster-cidr=fd00::/108"}, nil},
 		{"kubelet with labels, cloud provider and extra args", kubeletArgs, func(o *Options) {
 			o.Labels = map[string]string{"b": "2", "a": "1"}
 			o.CloudProvider = true
@@ -86,6 +96,52 @@ func TestArgs(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			flagstest.Check(t, tc.args(options(t, tc.change)), tc.want, tc.absent)
 		})
+	}
+}
+
+// onlyIPv6 is a cluster with networks of IPv6.
+func onlyIPv6(o *Options) {
+	o.Config.Spec.Network.PodCIDR, o.Config.Spec.Network.ServiceCIDR = "fd00::/108", "fd01::/108"
+}
+
+// dual is a cluster with networks of both families.
+func dual(primary v1beta1.AddressFamily) func(*Options) {
+	return func(o *Options) {
+		o.Config.Spec.Network.PrimaryAddressFamily = primary
+		o.Config.Spec.Network.DualStack = v1beta1.DualStackSpec{Enabled: true, IPv6PodCIDR: "fd00::/108", IPv6ServiceCIDR: "fd01::/108"}
+	}
+}
+
+// TestFamilies: what a node needs of its host, and which cluster DNS its pods ask.
+func TestFamilies(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		change    func(*Options)
+		addresses []string
+		dns       string
+		refused   bool
+	}{
+		{"both", dual(v1beta1.IPv4Family), []string{"192.0.2.1", "2001:db8::1"}, "10.96.0.10", false},
+		{"both, IPv6 first", dual(v1beta1.IPv6Family), []string{"192.0.2.1", "2001:db8::1"}, "fd01::a", false},
+		{"both, IPv4 first, on a host without IPv6", dual(v1beta1.IPv4Family), []string{"192.0.2.1"}, "10.96.0.10", false},
+		{"both, IPv6 first, on a host without IPv6", dual(v1beta1.IPv6Family), []string{"192.0.2.1"}, "fd01::a", true},
+		{"IPv6 on a host without", onlyIPv6, []string{"192.0.2.1"}, "fd01::a", true},
+		{"IPv6 on a host whose address the user names", func(o *Options) {
+			onlyIPv6(o)
+			o.KubeletArgs = map[string]string{"node-ip": "2001:db8::9"}
+		}, nil, "fd01::a", false},
+	} {
+		o := options(t, tc.change)
+		o.Addresses = nil
+		for _, address := range tc.addresses {
+			o.Addresses = append(o.Addresses, netip.MustParseAddr(address))
+		}
+		if err := o.checkNodeIPs(); (err != nil) != tc.refused {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if c, err := KubeletConfig(o, false, ""); err != nil || !slices.Equal(c.ClusterDNS, []string{tc.dns}) {
+			t.Errorf("%s: got DNS %v, %v", tc.name, c.ClusterDNS, err)
+		}
 	}
 }
 

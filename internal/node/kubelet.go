@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"k0s.io/k0s/internal/journal"
 	"k0s.io/k0s/internal/probe"
 	"k0s.io/k0s/internal/process"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 func kubelet(o Options) component.Component {
@@ -64,8 +66,42 @@ func kubeletListens(o Options) (server, healthz host.Port, err error) {
 	return server, healthz, nil
 }
 
+// nodeIPs are the addresses that the node is to have: the first of the host's of each family that the
+// cluster has, the primary one first.
+func (o Options) nodeIPs() string {
+	families := []v1beta1.AddressFamily{o.Config.PrimaryFamily()}
+	for _, other := range []v1beta1.AddressFamily{v1beta1.IPv4Family, v1beta1.IPv6Family} {
+		if other != families[0] && o.Config.HasFamily(other) {
+			families = append(families, other)
+		}
+	}
+	var ips []string
+	for _, family := range families {
+		i := slices.IndexFunc(o.Addresses, func(a netip.Addr) bool { return a.Is4() == (family == v1beta1.IPv4Family) })
+		if i >= 0 {
+			ips = append(ips, o.Addresses[i].String())
+		}
+	}
+	return strings.Join(ips, ",")
+}
+
+// checkNodeIPs refuses a host without an address of the primary family: its pods would not have one either.
+func (o Options) checkNodeIPs() error {
+	given := o.KubeletArgs["node-ip"]
+	first, _, _ := strings.Cut(cmp.Or(given, o.nodeIPs()), ",")
+	family := o.Config.PrimaryFamily()
+	if address, err := netip.ParseAddr(first); given == "" && (err != nil || address.Is4() != (family == v1beta1.IPv4Family)) {
+		return fmt.Errorf("this host has no %s address, which nodes of this cluster need (it has %v): give its network interface one, or name one by --kubelet-extra-args=--node-ip=ADDRESS",
+			family, o.Addresses)
+	}
+	return nil
+}
+
 // prepareKubelet writes the kubelet's configuration, and down what it will leave on the host.
 func prepareKubelet(o Options) error {
+	if err := o.checkNodeIPs(); err != nil {
+		return err
+	}
 	config, err := KubeletConfig(o, useSystemdCgroups(), host.ResolvConf())
 	if err != nil {
 		return err
@@ -121,7 +157,7 @@ func kubeletArgs(o Options) []string {
 		"config":            o.kubeletConfigFile(),
 		"hostname-override": o.NodeName,
 		"kubeconfig":        o.Layout.KubeletConf(),
-		"node-ip":           o.Address,
+		"node-ip":           o.nodeIPs(),
 		"root-dir":          o.Layout.KubeletRoot,
 		"v":                 o.LogLevels[name.Kubelet],
 	}
@@ -169,7 +205,10 @@ func builtinKubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*k
 	if err != nil {
 		return nil, err
 	}
-	network := o.Config.Spec.Network
+	dns := ""
+	if addresses := o.Config.DNSAddresses(); len(addresses) > 0 {
+		dns = addresses[0].String() // of the primary family, which every node has
+	}
 	c := &kubeletv1beta1.KubeletConfiguration{
 		TypeMeta: metav1.TypeMeta{APIVersion: kubeletv1beta1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
 		Authentication: kubeletv1beta1.KubeletAuthentication{
@@ -179,8 +218,8 @@ func builtinKubeletConfig(o Options, systemdCgroups bool, resolvConf string) (*k
 		},
 		Authorization:            kubeletv1beta1.KubeletAuthorization{Mode: kubeletv1beta1.KubeletAuthorizationModeWebhook},
 		CgroupDriver:             "cgroupfs",
-		ClusterDNS:               []string{network.DNSAddress().String()},
-		ClusterDomain:            network.ClusterDomain,
+		ClusterDNS:               []string{dns},
+		ClusterDomain:            o.Config.Spec.Network.ClusterDomain,
 		ContainerRuntimeEndpoint: "unix://" + o.Layout.ContainerdSocket(),
 		EventRecordQPS:           new(int32(0)), // no limit
 		FailCgroupV1:             new(false),

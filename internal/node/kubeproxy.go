@@ -60,7 +60,7 @@ func detectProxyMode(o Options) v1beta1.KubeProxyMode {
 func kubeProxyArgs(o Options, mode v1beta1.KubeProxyMode) []string {
 	s := o.Config.Spec.Network.KubeProxy
 	args := flags.Args{
-		"cluster-cidr":         o.Config.Spec.Network.PodCIDR,
+		"cluster-cidr":         strings.Join(o.Config.PodCIDRs(), ","),
 		"healthz-bind-address": s.HealthzBindAddress,
 		"hostname-override":    o.NodeName,
 		"kubeconfig":           o.Layout.KubeProxyConf(),

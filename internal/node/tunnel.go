@@ -85,6 +85,6 @@ func withPort(address string, port int) string {
 
 // tunnelAddresses are all that API servers may know this node by.
 func (o Options) tunnelAddresses() []string {
-	addresses := strings.Split(cmp.Or(o.KubeletArgs["node-ip"], o.Address), ",")
+	addresses := strings.Split(cmp.Or(o.KubeletArgs["node-ip"], o.nodeIPs()), ",")
 	return append(addresses, o.NodeName)
 }

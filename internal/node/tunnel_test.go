@@ -3,6 +3,8 @@ package node
 import (
 	"slices"
 	"testing"
+
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 func TestTunnelServers(t *testing.T) {
@@ -24,8 +26,12 @@ func TestWithPort(t *testing.T) {
 }
 
 func TestTunnelAddresses(t *testing.T) {
-	o := Options{NodeName: "w0", Address: "192.0.2.1"}
+	o := options(t, func(o *Options) { o.NodeName = "w0" })
 	if got := o.tunnelAddresses(); !slices.Equal(got, []string{"192.0.2.1", "w0"}) {
+		t.Errorf("got %q", got)
+	}
+	dual(v1beta1.IPv6Family)(&o)
+	if got := o.tunnelAddresses(); !slices.Equal(got, []string{"2001:db8::1", "192.0.2.1", "w0"}) {
 		t.Errorf("got %q", got)
 	}
 	o.KubeletArgs = map[string]string{"node-ip": "192.0.2.2,2001:db8::2"}

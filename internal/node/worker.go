@@ -18,9 +18,9 @@ import (
 type Options struct {
 	// NodeName is this machine's name as a node.
 	NodeName string
-	// Address is this machine's address as a node. Without it the kubelet asks the DNS for its own name,
-	// which takes 10 s, twice, where no DNS answers.
-	Address string
+	// Addresses are this machine's. The first of each family is its address as a node. Without any, the
+	// kubelet asks the DNS for its own name, which takes 10 s, twice, where no DNS answers.
+	Addresses []netip.Addr
 	// Config is that of the cluster.
 	Config *v1beta1.ClusterConfig
 	Layout host.Layout

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -39,9 +40,9 @@ func (f *WorkerFlags) AddTo(fs *pflag.FlagSet) {
 
 // Node turns the flags into what a node is to be, but for its configuration and its journal. Labels are
 // those that it has anyway, taints those beside the given ones.
-func (f *WorkerFlags) Node(layout host.Layout, address string, labels map[string]string, taints []string, log *slog.Logger) (node.Options, error) {
+func (f *WorkerFlags) Node(layout host.Layout, addresses []netip.Addr, labels map[string]string, taints []string, log *slog.Logger) (node.Options, error) {
 	o := node.Options{
-		Address: address, Layout: layout, Labels: maps.Clone(labels), Taints: append(append([]string(nil), f.Taints...), taints...),
+		Addresses: addresses, Layout: layout, Labels: maps.Clone(labels), Taints: append(append([]string(nil), f.Taints...), taints...),
 		CloudProvider: f.CloudProvider, Profile: f.Profile, Log: log,
 	}
 	if o.Labels == nil {

@@ -6,9 +6,10 @@ import (
 
 // APISpec configures kube-apiserver and the join API of this controller.
 type APISpec struct {
-	// Address is the IPv4 address other nodes reach this controller at. Empty:
-	// the host's first address that is not a loopback, secondary or pod
-	// network address.
+	// Address is the address other nodes reach this controller at, of the primary
+	// family (spec.network.primaryAddressFamily). Empty: the host's first such
+	// address that is not a loopback, secondary or pod network address, IPv4
+	// before IPv6.
 	Address string `json:"address,omitempty" scope:"node" change:"restart" default:"found on the host" example:"192.0.2.10"`
 	// OnlyBindToAddress makes kube-apiserver and the join API listen on
 	// address only, instead of on all addresses.

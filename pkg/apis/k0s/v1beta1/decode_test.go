@@ -207,6 +207,7 @@ spec:
 		"spec.extensions.storage.type has no effect: k0s installs no storage",
 		"spec.extensions.storage.create_default_storage_class has no effect: k0s installs no storage",
 		"spec.telemetry.enabled has no effect: k0s sends no telemetry",
+		"spec.network.dualStack has no effect: spec.network.dualStack.enabled is false",
 	}
 	if got := c.Warnings(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -265,10 +266,10 @@ func TestRefused(t *testing.T) {
 		{"duration is a list", `spec: {api: {ca: {expiresAfter: []}}}`, `line 1: spec.api.ca.expiresAfter: must be a duration such as 8760h or 1m30s, not a list`},
 
 		// spec.api
-		{"address", `spec: {api: {address: host}}`, `line 1: spec.api.address: invalid value "host": must be an IPv4 address of this host`},
+		{"address", `spec: {api: {address: host}}`, `line 1: spec.api.address: invalid value "host": must be an IP address of this host`},
 		{"unspecified address", `spec: {api: {address: 0.0.0.0}}`, `line 1: spec.api.address: invalid value "0.0.0.0": must be an address others can connect to`},
 		{"unspecified IPv6 address", `spec: {api: {address: "::"}}`, `line 1: spec.api.address: invalid value "::": must be an address others can connect to`},
-		{"IPv6 address", `spec: {api: {address: "2001:db8::1"}}`, `line 1: spec.api.address: invalid value "2001:db8::1": IPv6 is not supported yet`},
+		{"IPv6 address", `spec: {api: {address: "2001:db8::1"}}`, `line 1: spec.api.address: invalid value "2001:db8::1": must be an IPv4 address, as spec.network.serviceCIDR is`},
 		{"external address", `spec: {api: {externalAddress: "a b"}}`, `line 1: spec.api.externalAddress: invalid value "a b": must be an IP address or DNS name, with or without :port`},
 		{"external port", `spec: {api: {externalAddress: "lb:0"}}`, `line 1: spec.api.externalAddress: invalid value "lb:0": must have a port from 1 to 65535, or none`},
 		{"external URL", `spec: {api: {externalAddress: "https://lb"}}`, `line 1: spec.api.externalAddress: invalid value "https://lb": must have a port from 1 to 65535, or none`},
@@ -291,7 +292,7 @@ func TestRefused(t *testing.T) {
 		// spec.storage
 		{"no storage type", `spec: {storage: {type: ""}}`, `line 1: spec.storage.type: required: must be etcd or kine`},
 		{"storage type", `spec: {storage: {type: sqlite}}`, `line 1: spec.storage.type: invalid value "sqlite": must be etcd or kine`},
-		{"peer address", `spec: {storage: {etcd: {peerAddress: "::1"}}}`, `line 1: spec.storage.etcd.peerAddress: invalid value "::1": IPv6 is not supported yet`},
+		{"peer address", `spec: {storage: {etcd: {peerAddress: "::1"}}}`, `line 1: spec.storage.etcd.peerAddress: invalid value "::1": must be an address others can connect to`},
 		{"etcd CA", `spec: {storage: {etcd: {ca: {expiresAfter: -1s}}}}`, `line 1: spec.storage.etcd.ca.expiresAfter: invalid value "-1s": must be longer than 0s`},
 		{"etcd arguments", `spec: {storage: {etcd: {extraArgs: {"": a}}}}`, `line 1: spec.storage.etcd.extraArgs[]: invalid value "": must be the name of a flag, without leading dashes, "=" or blanks`},
 		{"external etcd", `spec: {storage: {etcd: {externalCluster: {endpoints: [a], etcdPrefix: b, caFile: c, clientCertFile: d, clientKeyFile: e}}}}`,
@@ -324,9 +325,16 @@ func TestRefused(t *testing.T) {
 		{"podCIDR", `spec: {network: {podCIDR: 10.0.0.0}}`, `line 1: spec.network.podCIDR: invalid value "10.0.0.0": must be a CIDR such as 10.244.0.0/16`},
 		{"empty podCIDR", `spec: {network: {podCIDR: ""}}`, `line 1: spec.network.podCIDR: invalid value "": must be a CIDR such as 10.244.0.0/16`},
 		{"serviceCIDR", `spec: {network: {serviceCIDR: 10.0.0.0/33}}`, `line 1: spec.network.serviceCIDR: invalid value "10.0.0.0/33": must be a CIDR such as 10.244.0.0/16`},
-		{"IPv6", `spec: {network: {podCIDR: "fd00::/108", serviceCIDR: "fd01::/108"}}`,
-			`line 1: spec.network.podCIDR: invalid value "fd00::/108": IPv6 is not supported yet` + "\n" +
-				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": IPv6 is not supported yet`},
+		{"IPv6 pod network too small", `spec: {network: {podCIDR: "fd00::/118", serviceCIDR: "fd01::/108"}}`,
+			`line 1: spec.network.podCIDR: invalid value "fd00::/118": is too small: each node gets a /117 of it (node-cidr-mask-size in spec.controllerManager.extraArgs)`},
+		{"IPv6 pod network too large", `spec: {network: {podCIDR: "fd00::/48", serviceCIDR: "fd01::/108"}, controllerManager: {extraArgs: {node-cidr-mask-size: "80"}}}`,
+			`line 1: spec.network.podCIDR: invalid value "fd00::/48": is too large: each node gets a /80 of it (node-cidr-mask-size in spec.controllerManager.extraArgs), ` +
+				`and Kubernetes makes no more than 65536 such parts: must be /64 or smaller`},
+		{"IPv6 service network too large", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd01::/107"}}`, `line 1: spec.network.serviceCIDR: invalid value "fd01::/107": is too large: must be /108 or smaller, such as /112`},
+		{"IPv6 service network too small", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd01::/126"}}`, `line 1: spec.network.serviceCIDR: invalid value "fd01::/126": is too small: must be /125 or larger`},
+		{"IPv6 overlap", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd00::/108"}}`, `line 1: spec.network.serviceCIDR: invalid value "fd00::/108": overlaps spec.network.podCIDR, fd00::/64`},
+		{"mapped", `spec: {network: {podCIDR: "::ffff:10.244.0.0/112"}}`, `line 1: spec.network.podCIDR: invalid value "::ffff:10.244.0.0/112": must be a CIDR such as 10.244.0.0/16`},
+		{"small MTU for IPv6", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd01::/108", kuberouter: {autoMTU: false, mtu: 1279}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 1279: must be at least 1280 for IPv6`},
 		{"host bits", `spec: {network: {podCIDR: 10.1.2.3/16}}`, `line 1: spec.network.podCIDR: invalid value "10.1.2.3/16": must be a network, not an address in it: did you mean 10.1.0.0/16?`},
 		{"podCIDR too small", `spec: {network: {podCIDR: 10.1.0.0/25}}`, `line 1: spec.network.podCIDR: invalid value "10.1.0.0/25": is too small: each node gets a /24 of it (node-cidr-mask-size in spec.controllerManager.extraArgs)`},
 		{"serviceCIDR too small", `spec: {network: {serviceCIDR: 10.1.0.0/30}}`, `line 1: spec.network.serviceCIDR: invalid value "10.1.0.0/30": is too small: must be /29 or larger`},
@@ -334,21 +342,20 @@ func TestRefused(t *testing.T) {
 		{"overlap with address", `spec: {api: {address: 10.244.0.1}}`, `line 1: spec.network.podCIDR: invalid value "10.244.0.0/16": contains the host's address 10.244.0.1 (spec.api.address): choose another network`},
 		{"overlap with peer address", `spec: {storage: {etcd: {peerAddress: 10.96.0.1}}}`, `line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": contains the host's address 10.96.0.1 (spec.storage.etcd.peerAddress): choose another network`},
 		{"clusterDomain", `spec: {network: {clusterDomain: A_b}}`, `line 1: spec.network.clusterDomain: invalid value "A_b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`},
-		{"IPv6 family", `spec: {network: {primaryAddressFamily: IPv6}}`, `line 1: spec.network.primaryAddressFamily: not supported yet`},
-		{"dual stack", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/108", IPv6serviceCIDR: "fd01::/112"}}}`, `line 1: spec.network.dualStack.enabled: not supported yet`},
-		{"dual stack of one family", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd01::/108", dualStack: {enabled: true, IPv6podCIDR: 10.1.0.0/16, IPv6serviceCIDR: "fd02::/107"}}}`,
+		{"dual stack of one family", `spec: {network: {podCIDR: "fd00::/64", serviceCIDR: "fd01::/108", dualStack: {enabled: true, IPv6podCIDR: 10.1.0.0/16}}}`,
 			`line 1: spec.network.podCIDR: invalid value "fd00::/64": must be IPv4 when dualStack is enabled: IPv6 goes into dualStack` + "\n" +
 				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": must be IPv4 when dualStack is enabled: IPv6 goes into dualStack` + "\n" +
 				`line 1: spec.network.dualStack.IPv6podCIDR: invalid value "10.1.0.0/16": must be an IPv6 CIDR such as fd00::/108` + "\n" +
-				`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "fd02::/107": is too large: must be /108 or smaller, such as /112` + "\n" +
-				`line 1: spec.network.podCIDR: invalid value "fd00::/64": IPv6 is not supported yet` + "\n" +
-				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": IPv6 is not supported yet` + "\n" +
-				`line 1: spec.network.dualStack.enabled: not supported yet`},
+				`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "": must be an IPv6 CIDR such as fd00::/108`},
+		{"dual stack that overlaps", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/64", IPv6serviceCIDR: "fd00::/107"}}}`,
+			`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "fd00::/107": overlaps spec.network.dualStack.IPv6podCIDR, fd00::/64` + "\n" +
+				`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "fd00::/107": is too large: must be /108 or smaller, such as /112`},
+		{"one size for both families", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/64", IPv6serviceCIDR: "fd01::/112"}}, controllerManager: {extraArgs: {node-cidr-mask-size: "80"}}}`,
+			`line 1: spec.controllerManager.extraArgs[node-cidr-mask-size]: invalid value "80": cannot be for both families: use node-cidr-mask-size-ipv4 and node-cidr-mask-size-ipv6`},
 		{"dual stack over VXLAN", `spec: {network: {provider: calico, dualStack: {enabled: true, IPv6podCIDR: "fd00::/108", IPv6serviceCIDR: "fd01::/108"}}}`,
 			`line 1: spec.network.provider: invalid value "calico": not supported yet` + "\n" +
-				`line 1: spec.network.calico.mode: must be bird when dualStack is enabled` + "\n" +
-				`line 1: spec.network.dualStack.enabled: not supported yet`},
-		{"families", `spec: {network: {podCIDR: "fd00::/64"}}`, `line 1: spec.network.podCIDR: invalid value "fd00::/64": IPv6 is not supported yet`},
+				`line 1: spec.network.calico.mode: must be bird when dualStack is enabled`},
+		{"families", `spec: {network: {podCIDR: "fd00::/64"}}`, `line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": is not of the family of spec.network.podCIDR, fd00::/64: for both families, see spec.network.dualStack`},
 		{"address family", `spec: {network: {primaryAddressFamily: ipv4}}`, `line 1: spec.network.primaryAddressFamily: invalid value "ipv4": must be IPv4, IPv6 or empty`},
 		{"node-local load balancing", `spec: {network: {nodeLocalLoadBalancing: {enabled: true, type: Traefik}}}`, `line 1: spec.network.nodeLocalLoadBalancing.enabled: not supported yet`},
 		{"node-local load balancers, also when disabled", `spec: {network: {nodeLocalLoadBalancing: {type: HAProxy, envoyProxy: {imagePullPolicy: maybe, apiServerBindPort: 0, image: {image: "a ", version: ""}}, traefik: {konnectivityServerBindPort: 65536}}}}`,

@@ -1,6 +1,8 @@
 package v1beta1
 
 import (
+	"fmt"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -66,14 +68,21 @@ func Default() *ClusterConfig {
 	}
 }
 
-// Complete fills what only the host can tell: spec.api.address, if empty, with
-// the given address of this host; spec.storage.etcd.peerAddress, if empty, with
+// Complete fills what only the host can tell: spec.api.address, if empty, with the
+// first of the host's addresses that is of the primary family, or with the first
+// of all where that family is to follow from it; spec.storage.etcd.peerAddress, if empty, with
 // spec.api.address; spec.storage.kine.dataSource, if empty and of use, with a
 // SQLite database below dataDir. It then validates again, for a host address may
 // collide with a CIDR; the error is an *[Error].
-func (c *ClusterConfig) Complete(address, dataDir string) error {
+func (c *ClusterConfig) Complete(addresses []netip.Addr, dataDir string) error {
 	if c.Spec.API.Address == "" {
-		c.Spec.API.Address = address
+		open := c.Spec.Network.DualStack.Enabled && c.Spec.Network.PrimaryAddressFamily == AutoFamily && c.Spec.API.ExternalAddress == ""
+		for _, address := range addresses {
+			if open || familyOf(address) == c.PrimaryFamily() {
+				c.Spec.API.Address = address.String()
+				break
+			}
+		}
 	}
 	if c.Spec.Storage.Etcd.PeerAddress == "" {
 		c.Spec.Storage.Etcd.PeerAddress = c.Spec.API.Address
@@ -82,7 +91,7 @@ func (c *ClusterConfig) Complete(address, dataDir string) error {
 		c.Spec.Storage.Kine.DataSource = defaultDataSource(dataDir)
 	}
 	if c.Spec.API.Address == "" {
-		return &Error{Problems: []Problem{{Path: "spec.api.address", Reason: "required: no usable IPv4 address was found on this host"}}}
+		return &Error{Problems: []Problem{{Path: "spec.api.address", Reason: fmt.Sprintf("required: no usable %s address was found on this host", c.PrimaryFamily())}}}
 	}
 	if problems := problemsOf(c.Validate(), nil); len(problems) > 0 {
 		return &Error{Problems: problems}

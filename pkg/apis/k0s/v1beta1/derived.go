@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // URL returns the URL nodes and users reach the Kubernetes API at: that of the
@@ -46,11 +47,14 @@ func httpsURL(host string, port int) string {
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// splitHostPort splits host, host:port, [IPv6]:port or a bare IPv6 address. The
+// splitHostPort splits host, host:port, [IPv6]:port or IPv6 with or without brackets. The
 // port is 0 if there is none, -1 if it is not a number from 1 to 65535.
 func splitHostPort(address string) (string, int) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
+		if bare, ok := strings.CutPrefix(address, "["); ok && strings.HasSuffix(bare, "]") {
+			return strings.TrimSuffix(bare, "]"), 0
+		}
 		return address, 0
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
@@ -115,31 +119,53 @@ func (c *ClusterConfig) ordered(main, six string) []string {
 	return []string{main, six}
 }
 
-// InternalAPIAddress returns the address of the service "kubernetes": the first
-// of the service CIDR. It is the zero Addr if the CIDR is invalid.
-func (n NetworkSpec) InternalAPIAddress() netip.Addr { return n.serviceAddress(1) }
-
-// DNSAddress returns the address of the cluster DNS: the tenth of the service
-// CIDR, or the second if it has no more than 3 host bits. It is the zero Addr if
-// the CIDR is invalid.
-func (n NetworkSpec) DNSAddress() netip.Addr {
-	prefix, err := netip.ParsePrefix(n.ServiceCIDR)
-	if err == nil && prefix.Addr().BitLen()-prefix.Bits() <= 3 {
-		return n.serviceAddress(2)
-	}
-	return n.serviceAddress(10)
+// InternalAPIAddresses returns the first address of each service CIDR, the primary
+// family's first: that one is the address of the service "kubernetes".
+func (c *ClusterConfig) InternalAPIAddresses() []netip.Addr {
+	return c.serviceAddresses(func(netip.Prefix) int { return 1 })
 }
 
-func (n NetworkSpec) serviceAddress(offset int) netip.Addr {
-	prefix, err := netip.ParsePrefix(n.ServiceCIDR)
-	if err != nil {
-		return netip.Addr{}
+// DNSAddresses returns the addresses of the cluster DNS, the primary family's
+// first: the tenth of each service CIDR, or the second if that has no more than 3
+// host bits.
+func (c *ClusterConfig) DNSAddresses() []netip.Addr {
+	return c.serviceAddresses(func(services netip.Prefix) int {
+		if services.Addr().BitLen()-services.Bits() <= 3 {
+			return 2
+		}
+		return 10
+	})
+}
+
+// serviceAddresses leaves out service CIDRs that are invalid.
+func (c *ClusterConfig) serviceAddresses(offset func(netip.Prefix) int) []netip.Addr {
+	var addresses []netip.Addr
+	for _, cidr := range c.ServiceCIDRs() {
+		services, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			continue
+		}
+		address := services.Masked().Addr()
+		for range offset(services) {
+			address = address.Next()
+		}
+		addresses = append(addresses, address)
 	}
-	address := prefix.Masked().Addr()
-	for range offset {
-		address = address.Next()
+	return addresses
+}
+
+// NodeMaskSizes returns the prefix lengths of a node's parts of [ClusterConfig.PodCIDRs],
+// which must be valid: for IPv4 24, for IPv6 117, or 16 more than that of the pod
+// CIDR if that is less, for Kubernetes does not divide it further. The
+// controller manager's extraArgs may say otherwise.
+func (c *ClusterConfig) NodeMaskSizes() []int {
+	var sizes []int
+	for _, cidr := range c.PodCIDRs() {
+		if pods, err := netip.ParsePrefix(cidr); err == nil {
+			sizes = append(sizes, c.nodeMaskSize(pods))
+		}
 	}
-	return address
+	return sizes
 }
 
 // SANs returns the names and addresses the API server certificate must be valid
@@ -153,11 +179,11 @@ func (c *ClusterConfig) SANs(hostname string, hostIPs []string) []string {
 		fmt.Sprintf("kubernetes.default.svc.%s", c.Spec.Network.ClusterDomain),
 		"localhost",
 		"127.0.0.1",
-		c.Spec.Network.InternalAPIAddress().String(),
-		c.Spec.API.Address,
-		c.Spec.API.ExternalHost(),
-		hostname,
 	}
+	for _, address := range c.InternalAPIAddresses() {
+		sans = append(sans, address.String())
+	}
+	sans = append(sans, c.Spec.API.Address, c.Spec.API.ExternalHost(), hostname)
 	sans = append(sans, hostIPs...)
 	sans = append(sans, c.Spec.API.SANs...)
 	var unique []string

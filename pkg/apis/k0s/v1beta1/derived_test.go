@@ -1,6 +1,7 @@
 package v1beta1
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -61,7 +62,7 @@ func TestEffectiveHairpin(t *testing.T) {
 func TestDefaultDataSource(t *testing.T) {
 	c := Default()
 	c.Spec.Storage.Type = KineStorage
-	if err := c.Complete("192.0.2.1", "/other"); err != nil {
+	if err := c.Complete([]netip.Addr{netip.MustParseAddr("192.0.2.1")}, "/other"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := c.Spec.Storage.Kine.DataSource, defaultDataSource("/other"); got != want || got[:len("sqlite://file:/other/db/state.db?")] != "sqlite://file:/other/db/state.db?" {
@@ -106,8 +107,9 @@ func TestPrimaryFamily(t *testing.T) {
 		{IPv4Family, "2001:db8::1", "2001:db8::1", "IPv4"},
 		{IPv6Family, "", "192.0.2.1", "IPv6"},
 	} {
-		c := dual()
-		c.Spec.Network.PrimaryAddressFamily, c.Spec.API.ExternalAddress, c.Spec.API.Address = test.family, test.external, test.address
+		c := Default()
+		bothFamilies(test.family)(c)
+		c.Spec.API.ExternalAddress, c.Spec.API.Address = test.external, test.address
 		if got := c.PrimaryFamily(); string(got) != test.want {
 			t.Errorf("%+v: got %s", test, got)
 		}
@@ -129,11 +131,4 @@ func TestPrimaryFamily(t *testing.T) {
 			t.Errorf("%+v with IPv6 only: got %s", test, got)
 		}
 	}
-}
-
-// dual is the default with both families.
-func dual() *ClusterConfig {
-	c := Default()
-	c.Spec.Network.DualStack = DualStackSpec{Enabled: true, IPv6PodCIDR: "fd00::/108", IPv6ServiceCIDR: "fd01::/108"}
-	return c
 }

@@ -111,6 +111,9 @@ func TestExampleFiles(t *testing.T) {
 func TestFieldExamples(t *testing.T) {
 	needed := map[string]map[string]string{
 		"spec.network.kuberouter.mtu": {"spec.network.kuberouter.autoMTU": "false"},
+		"spec.network.dualStack.enabled": {
+			"spec.network.dualStack.IPv6podCIDR": "fd00::/108", "spec.network.dualStack.IPv6serviceCIDR": "fd01::/108",
+		},
 	}
 	fields := Fields()
 	for _, f := range fields {

@@ -40,19 +40,24 @@ type NetworkSpec struct {
 	// own CNI plugin. It is recorded when the cluster is founded; only a new
 	// cluster can have another one.
 	Provider NetworkProvider `json:"provider" scope:"cluster" change:"redeploy" enum:"kuberouter,custom" known:"calico" example:"custom"`
-	// PodCIDR is the IPv4 network pod addresses are taken from. Each node gets
-	// a /24 of it (node-cidr-mask-size in spec.controllerManager.extraArgs).
+	// PodCIDR is the network pod addresses are taken from, IPv4 or IPv6. Each
+	// node gets a /24 of it; of an IPv6 one a /117, or if podCIDR is larger than
+	// /101 one 65536th of it (node-cidr-mask-size in
+	// spec.controllerManager.extraArgs).
 	PodCIDR string `json:"podCIDR" scope:"cluster" change:"redeploy" example:"10.42.0.0/16"`
-	// ServiceCIDR is the IPv4 network service addresses are taken from. Its
-	// first address is the API server's, its tenth the cluster DNS's (its
-	// second if it has no more than eight addresses).
+	// ServiceCIDR is the network service addresses are taken from, of the family
+	// of podCIDR; an IPv6 one is a /108 or smaller. Its first address is the API
+	// server's, its tenth the cluster DNS's (its second if it has no more than
+	// eight addresses).
 	ServiceCIDR string `json:"serviceCIDR" scope:"cluster" change:"redeploy" example:"10.43.0.0/16"`
 	// ClusterDomain is the DNS domain of services and pods.
 	ClusterDomain string `json:"clusterDomain" scope:"cluster" change:"redeploy" example:"k8s.example.org"`
-	// PrimaryAddressFamily is the family services get by default in a cluster
-	// with both. Empty: that of spec.api.externalAddress if it is an IP address,
-	// else of spec.api.address.
-	PrimaryAddressFamily AddressFamily `json:"primaryAddressFamily,omitempty" scope:"cluster" change:"redeploy" enum:",IPv4,IPv6" later:"IPv4" example:"IPv4"`
+	// PrimaryAddressFamily is, in a cluster with both, the family that services
+	// get by default and that nodes and pods have their first address of. Empty:
+	// that of spec.api.externalAddress if it is an IP address (IPv4 if it is a
+	// name), else of spec.api.address. In a cluster with one family it has no
+	// effect.
+	PrimaryAddressFamily AddressFamily `json:"primaryAddressFamily,omitempty" scope:"cluster" change:"redeploy" enum:",IPv4,IPv6" example:"IPv6"`
 	// DualStack gives pods and services addresses of both families.
 	DualStack DualStackSpec `json:"dualStack,omitzero"`
 	// KubeProxy configures kube-proxy.
@@ -73,8 +78,10 @@ type NetworkSpec struct {
 type DualStackSpec struct {
 	// Enabled turns it on: podCIDR and serviceCIDR of spec.network are IPv4
 	// then, and those here IPv6.
-	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"redeploy" later:"" example:"false"`
-	// IPv6PodCIDR is the IPv6 network pod addresses are taken from.
+	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"redeploy" example:"true"`
+	// IPv6PodCIDR is the IPv6 network pod addresses are taken from. Each node
+	// gets a /117 of it, or if it is larger than /101 one 65536th
+	// (node-cidr-mask-size-ipv6 in spec.controllerManager.extraArgs).
 	IPv6PodCIDR string `json:"IPv6podCIDR,omitempty" scope:"cluster" change:"redeploy" example:"fd00::/108"`
 	// IPv6ServiceCIDR is the IPv6 network service addresses are taken from: a
 	// /108 or smaller, which is what Kubernetes can keep track of.
@@ -306,8 +313,12 @@ func (n NetworkSpec) validate(path *field.Path) field.ErrorList {
 	if !n.KubeProxy.Disabled {
 		errs = append(errs, n.KubeProxy.validate(path.Child("kubeProxy"))...)
 	}
-	if n.DualStack.Enabled {
-		errs = append(errs, n.validateDualStack(path)...)
+	if n.DualStack.Enabled && n.Provider == CalicoProvider && (n.Calico == nil || n.Calico.Mode == "" || n.Calico.Mode == CalicoVXLAN) {
+		errs = append(errs, field.Forbidden(path.Child("calico", "mode"), "must be bird when dualStack is enabled"))
+	}
+	if services, err := netip.ParsePrefix(n.ServiceCIDR); n.KubeRouter.MTU != 0 && n.KubeRouter.MTU < smallestIPv6MTU &&
+		(n.DualStack.Enabled || err == nil && services.Addr().Is6()) {
+		errs = append(errs, field.Invalid(path.Child("kuberouter", "mtu"), n.KubeRouter.MTU, fmt.Sprintf("must be at least %d for IPv6", smallestIPv6MTU)))
 	}
 	errs = append(errs, validatePatches(path.Child("coreDNS", "patches"), n.CoreDNS.Patches)...)
 	errs = append(errs, n.KubeRouter.validate(path.Child("kuberouter"))...)
@@ -320,28 +331,8 @@ func (n NetworkSpec) validate(path *field.Path) field.ErrorList {
 // serviceCIDR and the larger ones in IPv6serviceCIDR.
 const largestIPv6Services = 108
 
-func (n NetworkSpec) validateDualStack(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for _, f := range []struct{ name, cidr string }{{"podCIDR", n.PodCIDR}, {"serviceCIDR", n.ServiceCIDR}} {
-		if prefix, err := netip.ParsePrefix(f.cidr); err == nil && !prefix.Addr().Is4() {
-			errs = append(errs, field.Invalid(path.Child(f.name), f.cidr, "must be IPv4 when dualStack is enabled: IPv6 goes into dualStack"))
-		}
-	}
-	for _, f := range []struct{ name, cidr string }{{"IPv6podCIDR", n.DualStack.IPv6PodCIDR}, {"IPv6serviceCIDR", n.DualStack.IPv6ServiceCIDR}} {
-		path := path.Child("dualStack", f.name)
-		prefix, err := netip.ParsePrefix(f.cidr)
-		switch {
-		case err != nil || !prefix.Addr().Is6():
-			errs = append(errs, field.Invalid(path, f.cidr, "must be an IPv6 CIDR such as fd00::/108"))
-		case f.name == "IPv6serviceCIDR" && prefix.Bits() < largestIPv6Services:
-			errs = append(errs, field.Invalid(path, f.cidr, "is too large: must be /108 or smaller, such as /112"))
-		}
-	}
-	if n.Provider == CalicoProvider && (n.Calico == nil || n.Calico.Mode == "" || n.Calico.Mode == CalicoVXLAN) {
-		errs = append(errs, field.Forbidden(path.Child("calico", "mode"), "must be bird when dualStack is enabled"))
-	}
-	return errs
-}
+// smallestIPv6MTU is what every link of an IPv6 network must carry (RFC 8200).
+const smallestIPv6MTU = 1280
 
 func (p KubeProxySpec) validate(path *field.Path) field.ErrorList {
 	var errs field.ErrorList

@@ -31,7 +31,7 @@ type StorageSpec struct {
 
 // EtcdSpec configures etcd.
 type EtcdSpec struct {
-	// PeerAddress is the IPv4 address other etcd members reach this one at.
+	// PeerAddress is the address other etcd members reach this one at.
 	// Empty: the value of spec.api.address.
 	PeerAddress string `json:"peerAddress,omitempty" scope:"node" change:"restart" default:"spec.api.address" example:"192.0.2.10"`
 	// ExternalCluster is an etcd that k0s does not run. Then there is none on

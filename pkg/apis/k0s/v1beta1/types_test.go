@@ -5,8 +5,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/netip"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -45,8 +47,8 @@ func TestDefaults(t *testing.T) {
 		"spec.network.podCIDR=10.244.0.0/16 cluster redeploy",
 		"spec.network.serviceCIDR=10.96.0.0/12 cluster redeploy",
 		"spec.network.clusterDomain=cluster.local cluster redeploy",
-		"spec.network.primaryAddressFamily= cluster redeploy later",
-		"spec.network.dualStack.enabled=false cluster redeploy later",
+		"spec.network.primaryAddressFamily= cluster redeploy",
+		"spec.network.dualStack.enabled=false cluster redeploy",
 		"spec.network.dualStack.IPv6podCIDR= cluster redeploy",
 		"spec.network.dualStack.IPv6serviceCIDR= cluster redeploy",
 		"spec.network.kubeProxy.disabled=false cluster restart",
@@ -299,9 +301,25 @@ func checkDocumented(t *testing.T, source string) (checked int) {
 func TestComplete(t *testing.T) {
 	for _, test := range []struct {
 		name, api, peer, host string
+		external              string
+		network               func(*ClusterConfig)
 		wantAPI, wantPeer     string
 		wantErr               string
 	}{
+		{name: "IPv4 first", host: "192.0.2.1 2001:db8::1", wantAPI: "192.0.2.1", wantPeer: "192.0.2.1"},
+		{name: "IPv4 on a host with IPv6", host: "2001:db8::1", wantErr: "spec.api.address: required: no usable IPv4 address was found on this host"},
+		{name: "IPv6", host: "192.0.2.1 2001:db8::1", network: onlyIPv6, wantAPI: "2001:db8::1", wantPeer: "2001:db8::1"},
+		{name: "IPv6 on a host with IPv4", host: "192.0.2.1", network: onlyIPv6, wantErr: "spec.api.address: required: no usable IPv6 address was found on this host"},
+		{name: "IPv6 and an IPv4 address", api: "192.0.2.1", network: onlyIPv6,
+			wantErr: `spec.api.address: invalid value "192.0.2.1": must be an IPv6 address, as spec.network.serviceCIDR is`},
+		{name: "both", host: "192.0.2.1 2001:db8::1", network: bothFamilies(AutoFamily), wantAPI: "192.0.2.1", wantPeer: "192.0.2.1"},
+		{name: "both on a host with IPv6", host: "2001:db8::1", network: bothFamilies(AutoFamily), wantAPI: "2001:db8::1", wantPeer: "2001:db8::1"},
+		{name: "both behind IPv6", host: "192.0.2.1 2001:db8::1", external: "2001:db8::9", network: bothFamilies(AutoFamily), wantAPI: "2001:db8::1", wantPeer: "2001:db8::1"},
+		{name: "both, IPv6 first", host: "192.0.2.1 2001:db8::1", network: bothFamilies(IPv6Family), wantAPI: "2001:db8::1", wantPeer: "2001:db8::1"},
+		{name: "both, IPv6 first, and an IPv4 address", api: "192.0.2.1", network: bothFamilies(IPv6Family),
+			wantErr: `spec.api.address: invalid value "192.0.2.1": must be an IPv6 address, because that is the primary family (spec.network.primaryAddressFamily)`},
+		{name: "IPv6 in the pod network", host: "fd00::1", network: onlyIPv6,
+			wantErr: `spec.network.podCIDR: invalid value "fd00::/108": contains the host's address fd00::1 (spec.api.address): choose another network`},
 		{name: "both empty", host: "192.0.2.1", wantAPI: "192.0.2.1", wantPeer: "192.0.2.1"},
 		{name: "api given", api: "192.0.2.2", host: "192.0.2.1", wantAPI: "192.0.2.2", wantPeer: "192.0.2.2"},
 		{name: "peer given", peer: "192.0.2.3", host: "192.0.2.1", wantAPI: "192.0.2.1", wantPeer: "192.0.2.3"},
@@ -315,7 +333,15 @@ func TestComplete(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := Default()
 			c.Spec.API.Address, c.Spec.Storage.Etcd.PeerAddress = test.api, test.peer
-			err := c.Complete(test.host, "/d")
+			var addresses []netip.Addr
+			for _, address := range strings.Fields(test.host) {
+				addresses = append(addresses, netip.MustParseAddr(address))
+			}
+			c.Spec.API.ExternalAddress = test.external
+			if test.network != nil {
+				test.network(c)
+			}
+			err := c.Complete(addresses, "/d")
 			if test.wantErr != "" {
 				if err == nil || err.Error() != test.wantErr {
 					t.Fatalf("got %v, want %v", err, test.wantErr)
@@ -329,6 +355,19 @@ func TestComplete(t *testing.T) {
 				t.Errorf("got %q, %q", c.Spec.API.Address, c.Spec.Storage.Etcd.PeerAddress)
 			}
 		})
+	}
+}
+
+// onlyIPv6 has networks of IPv6.
+func onlyIPv6(c *ClusterConfig) {
+	c.Spec.Network.PodCIDR, c.Spec.Network.ServiceCIDR = "fd00::/108", "fd01::/108"
+}
+
+// bothFamilies has networks of both families.
+func bothFamilies(primary AddressFamily) func(*ClusterConfig) {
+	return func(c *ClusterConfig) {
+		c.Spec.Network.PrimaryAddressFamily = primary
+		c.Spec.Network.DualStack = DualStackSpec{Enabled: true, IPv6PodCIDR: "fd00::/108", IPv6ServiceCIDR: "fd01::/108"}
 	}
 }
 
@@ -367,19 +406,30 @@ func TestURLs(t *testing.T) {
 
 func TestServiceAddresses(t *testing.T) {
 	for _, test := range []struct{ cidr, api, dns string }{
+		{"fd01::/108", "fd01::1", "fd01::a"},
+		{"fd01::8/125", "fd01::9", "fd01::a"},
 		{"10.96.0.0/12", "10.96.0.1", "10.96.0.10"},
 		{"10.152.184.0/24", "10.152.184.1", "10.152.184.10"},
 		{"10.0.0.16/28", "10.0.0.17", "10.0.0.26"},
 		{"10.0.0.8/29", "10.0.0.9", "10.0.0.10"},
-		{"nonsense", "invalid IP", "invalid IP"},
 	} {
-		n := NetworkSpec{ServiceCIDR: test.cidr}
-		if got := n.InternalAPIAddress().String(); got != test.api {
+		c := Default()
+		c.Spec.Network.ServiceCIDR = test.cidr
+		if got := c.InternalAPIAddresses(); len(got) != 1 || got[0].String() != test.api {
 			t.Errorf("%s: API address %s, want %s", test.cidr, got, test.api)
 		}
-		if got := n.DNSAddress().String(); got != test.dns {
+		if got := c.DNSAddresses(); len(got) != 1 || got[0].String() != test.dns {
 			t.Errorf("%s: DNS address %s, want %s", test.cidr, got, test.dns)
 		}
+	}
+	c := Default()
+	if c.Spec.Network.ServiceCIDR = "nonsense"; len(c.DNSAddresses()) != 0 {
+		t.Errorf("got %s", c.DNSAddresses())
+	}
+	bothFamilies(IPv6Family)(c)
+	c.Spec.Network.ServiceCIDR = "10.96.0.0/12"
+	if got := fmt.Sprint(c.InternalAPIAddresses(), c.DNSAddresses()); got != "[fd01::1 10.96.0.1] [fd01::a 10.96.0.10]" {
+		t.Errorf("got %s", got)
 	}
 }
 

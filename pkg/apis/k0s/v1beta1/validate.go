@@ -111,42 +111,107 @@ func (c *ClusterConfig) validatePorts(spec *field.Path) field.ErrorList {
 	return errs
 }
 
+// network is a CIDR of the file.
+type network struct {
+	path *field.Path
+	netip.Prefix
+}
+
+func (n network) invalid(format string, args ...any) *field.Error {
+	return field.Invalid(n.path, n.String(), fmt.Sprintf(format, args...))
+}
+
+// networks reads the CIDRs of pods and services; those that are wrong are left out.
+func (c *ClusterConfig) networks(path *field.Path) (pods, services []network, errs field.ErrorList) {
+	read := func(to *[]network, path *field.Path, cidr string, family AddressFamily) {
+		prefix, wrong := parseCIDR(path, cidr, family)
+		if errs = append(errs, wrong...); prefix.IsValid() {
+			*to = append(*to, network{path, prefix})
+		}
+	}
+	n, family := c.Spec.Network, AutoFamily
+	if n.DualStack.Enabled {
+		family = IPv4Family
+	}
+	read(&pods, path.Child("podCIDR"), n.PodCIDR, family)
+	read(&services, path.Child("serviceCIDR"), n.ServiceCIDR, family)
+	if n.DualStack.Enabled {
+		read(&pods, path.Child("dualStack", "IPv6podCIDR"), n.DualStack.IPv6PodCIDR, IPv6Family)
+		read(&services, path.Child("dualStack", "IPv6serviceCIDR"), n.DualStack.IPv6ServiceCIDR, IPv6Family)
+	} else if len(pods)+len(services) == 2 && pods[0].Addr().Is4() != services[0].Addr().Is4() {
+		errs = append(errs, services[0].invalid("is not of the family of %s, %s: for both families, see %s", pods[0].path, pods[0], path.Child("dualStack")))
+	}
+	return pods, services, errs
+}
+
 // validateNetworks checks the CIDRs, alone and against each other and the
 // addresses of this host.
 func (c *ClusterConfig) validateNetworks(spec *field.Path) field.ErrorList {
-	network := spec.Child("network")
-	pods, errs := parseCIDR(network.Child("podCIDR"), c.Spec.Network.PodCIDR)
-	services, serviceErrs := parseCIDR(network.Child("serviceCIDR"), c.Spec.Network.ServiceCIDR)
-	errs = append(errs, serviceErrs...)
+	pods, services, errs := c.networks(spec.Child("network"))
+	for _, p := range pods {
+		mask := c.nodeMaskSize(p.Prefix)
+		switch {
+		case p.Bits() > mask:
+			errs = append(errs, p.invalid("is too small: each node gets a /%d of it (node-cidr-mask-size in spec.controllerManager.extraArgs)", mask))
+		case p.Addr().Is6() && mask-p.Bits() > largestIPv6Division:
+			errs = append(errs, p.invalid("is too large: each node gets a /%d of it (node-cidr-mask-size in spec.controllerManager.extraArgs), "+
+				"and Kubernetes makes no more than 65536 such parts: must be /%d or smaller", mask, mask-largestIPv6Division))
+		}
+		for _, s := range services {
+			if p.Overlaps(s.Prefix) {
+				errs = append(errs, s.invalid("overlaps %s, %s", p.path, p))
+			}
+		}
+	}
+	for _, s := range services {
+		if smallest := s.Addr().BitLen() - 3; s.Bits() > smallest {
+			errs = append(errs, s.invalid("is too small: must be /%d or larger", smallest))
+		}
+		if s.Addr().Is6() && s.Bits() < largestIPv6Services {
+			errs = append(errs, s.invalid("is too large: must be /%d or smaller, such as /112", largestIPv6Services))
+		}
+	}
+	if args := spec.Child("controllerManager", "extraArgs").Key("node-cidr-mask-size"); c.Spec.Network.DualStack.Enabled {
+		if size, there := c.Spec.ControllerManager.ExtraArgs["node-cidr-mask-size"]; there {
+			errs = append(errs, field.Invalid(args, size, "cannot be for both families: use node-cidr-mask-size-ipv4 and node-cidr-mask-size-ipv6"))
+		}
+	}
+	return append(errs, c.validateHostAddresses(spec, pods, services)...)
+}
 
-	if mask := c.nodeMaskSize(); pods.IsValid() && pods.Bits() > mask {
-		errs = append(errs, field.Invalid(network.Child("podCIDR"), pods.String(),
-			fmt.Sprintf("is too small: each node gets a /%d of it (node-cidr-mask-size in spec.controllerManager.extraArgs)", mask)))
-	}
-	if services.IsValid() && services.Bits() > 29 {
-		errs = append(errs, field.Invalid(network.Child("serviceCIDR"), services.String(), "is too small: must be /29 or larger"))
-	}
-	if pods.IsValid() && services.IsValid() && pods.Overlaps(services) {
-		errs = append(errs, field.Invalid(network.Child("serviceCIDR"), services.String(),
-			fmt.Sprintf("overlaps spec.network.podCIDR, %s", pods)))
-	}
+// validateHostAddresses checks that this host's addresses go with the networks.
+func (c *ClusterConfig) validateHostAddresses(spec *field.Path, pods, services []network) field.ErrorList {
+	var errs field.ErrorList
 	hosts := map[string]string{c.Spec.API.Address: "spec.api.address"}
 	if peer := c.Spec.Storage.Etcd.PeerAddress; hosts[peer] == "" {
 		hosts[peer] = "spec.storage.etcd.peerAddress"
 	}
+	taken := append(c.InternalAPIAddresses(), c.DNSAddresses()...)
 	for _, host := range slices.Sorted(maps.Keys(hosts)) {
 		address, err := netip.ParseAddr(host)
 		if err != nil {
 			continue // empty, or reported where the address itself is checked
 		}
-		reason := fmt.Sprintf("contains the host's address %s (%s): choose another network", address, hosts[host])
-		if pods.Contains(address) {
-			errs = append(errs, field.Invalid(network.Child("podCIDR"), pods.String(), reason))
+		for _, p := range pods {
+			if p.Contains(address) {
+				errs = append(errs, p.invalid("contains the host's address %s (%s): choose another network", address, hosts[host]))
+			}
 		}
 		// Elsewhere in it the host is in the way of one service at most, some day: see Warnings.
-		if taken := c.Spec.Network; services.IsValid() && (address == taken.InternalAPIAddress() || address == taken.DNSAddress()) {
-			errs = append(errs, field.Invalid(network.Child("serviceCIDR"), services.String(), reason))
+		for _, s := range services {
+			if s.Contains(address) && slices.Contains(taken, address) {
+				errs = append(errs, s.invalid("contains the host's address %s (%s): choose another network", address, hosts[host]))
+			}
 		}
+	}
+	// The API server stands behind the service "kubernetes", which has an address of the primary family only.
+	address, err := netip.ParseAddr(c.Spec.API.Address)
+	if family := c.PrimaryFamily(); err == nil && !address.IsUnspecified() && len(services) > 0 && familyOf(address) != family {
+		reason := fmt.Sprintf("must be an %s address, as %s is", family, services[0].path)
+		if c.Spec.Network.DualStack.Enabled {
+			reason = fmt.Sprintf("must be an %s address, because that is the primary family (spec.network.primaryAddressFamily)", family)
+		}
+		errs = append(errs, field.Invalid(spec.Child("api", "address"), c.Spec.API.Address, reason))
 	}
 	return errs
 }
@@ -154,10 +219,13 @@ func (c *ClusterConfig) validateNetworks(spec *field.Path) field.ErrorList {
 // Warnings lists what works, but may not for ever, and what has no effect.
 func (c *ClusterConfig) Warnings() []string {
 	var warnings []string
-	services, err := netip.ParsePrefix(c.Spec.Network.ServiceCIDR)
-	if address, noAddress := netip.ParseAddr(c.Spec.API.Address); err == nil && noAddress == nil && services.Contains(address) {
-		warnings = append(warnings, fmt.Sprintf("spec.network.serviceCIDR (%s) contains this host's address %s: pods will not reach the host "+
-			"while a service has that address; choose another network before you have workloads", services, address))
+	address, err := netip.ParseAddr(c.Spec.API.Address)
+	_, services, _ := c.networks(field.NewPath("spec", "network"))
+	for _, s := range services {
+		if err == nil && s.Contains(address) {
+			warnings = append(warnings, fmt.Sprintf("%s (%s) contains this host's address %s: pods will not reach the host "+
+				"while a service has that address; choose another network before you have workloads", s.path, s, address))
+		}
 	}
 	c.visit(func(path string, f structField, value, standard reflect.Value) {
 		if why, gone := f.tag.Lookup("gone"); gone && !isDefault(value, standard) {
@@ -183,6 +251,7 @@ func (c *ClusterConfig) inert() []string {
 		{"spec.storage.kine", storage.Type != KineStorage, "spec.storage.type is " + string(storage.Type), storage.Kine, KineSpec{}},
 		{"spec.storage.etcd", storage.Type != EtcdStorage, "spec.storage.type is " + string(storage.Type), storage.Etcd, standard.Storage.Etcd},
 		{"spec.network.kuberouter", network.Provider != KubeRouterProvider, "spec.network.provider is " + string(network.Provider), network.KubeRouter, standard.Network.KubeRouter},
+		{"spec.network.dualStack", !network.DualStack.Enabled, "spec.network.dualStack.enabled is false", network.DualStack, DualStackSpec{}},
 		{"spec.network.kubeProxy.iptables", network.KubeProxy.Mode == NFTablesProxyMode, "spec.network.kubeProxy.mode is nftables", network.KubeProxy.IPTables, KubeProxyIPTables{}},
 		{"spec.network.kubeProxy.nftables", network.KubeProxy.Mode == IPTablesProxyMode, "spec.network.kubeProxy.mode is iptables", network.KubeProxy.NFTables, KubeProxyNFTables{}},
 	} {
@@ -193,31 +262,40 @@ func (c *ClusterConfig) inert() []string {
 	return without
 }
 
-// nodeMaskSize is the prefix length of a node's part of the pod CIDR.
-func (c *ClusterConfig) nodeMaskSize() int {
-	args := c.Spec.ControllerManager.ExtraArgs
-	for _, name := range []string{"node-cidr-mask-size", "node-cidr-mask-size-ipv4"} {
-		if size, err := strconv.Atoi(args[name]); err == nil {
-			return size
+// largestIPv6Division is how many bits longer than an IPv6 pod CIDR those of nodes can be.
+const largestIPv6Division = 16
+
+// nodeMaskSize is the prefix length of a node's part of a pod CIDR.
+func (c *ClusterConfig) nodeMaskSize(pods netip.Prefix) int {
+	flag, size := "node-cidr-mask-size-ipv4", 24
+	if pods.Addr().Is6() {
+		flag, size = "node-cidr-mask-size-ipv6", min(117, pods.Bits()+largestIPv6Division)
+	}
+	for _, name := range []string{"node-cidr-mask-size", flag} {
+		if given, err := strconv.Atoi(c.Spec.ControllerManager.ExtraArgs[name]); err == nil {
+			return given
 		}
 	}
 	for _, arg := range c.Spec.ControllerManager.RawArgs {
 		if strings.HasPrefix(strings.TrimLeft(arg, "-"), "node-cidr-mask-size") {
-			return 32 // the controller manager will judge
+			return pods.Bits() // the controller manager will judge
 		}
 	}
-	return 24
+	return size
 }
 
-// parseCIDR returns the zero Prefix if the CIDR is not a valid IPv4 network.
-func parseCIDR(path *field.Path, cidr string) (netip.Prefix, field.ErrorList) {
+// parseCIDR returns the zero Prefix if the CIDR is not a valid network of the
+// family; of any, with AutoFamily.
+func parseCIDR(path *field.Path, cidr string, family AddressFamily) (netip.Prefix, field.ErrorList) {
 	prefix, err := netip.ParsePrefix(cidr)
 	var reason string
 	switch {
-	case err != nil:
+	case family == IPv6Family && (err != nil || !prefix.Addr().Is6()):
+		reason = "must be an IPv6 CIDR such as fd00::/108"
+	case err != nil || prefix.Addr().Is4In6():
 		reason = "must be a CIDR such as 10.244.0.0/16"
-	case !prefix.Addr().Is4():
-		reason = "IPv6 is " + notYet
+	case family == IPv4Family && !prefix.Addr().Is4():
+		reason = "must be IPv4 when dualStack is enabled: IPv6 goes into dualStack"
 	case prefix != prefix.Masked():
 		reason = fmt.Sprintf("must be a network, not an address in it: did you mean %s?", prefix.Masked())
 	default:
@@ -244,7 +322,7 @@ func validateExternalAddress(path *field.Path, address string) field.ErrorList {
 	return errs
 }
 
-// validateHostAddress checks an IPv4 address of this host; empty is fine.
+// validateHostAddress checks an address of this host; empty is fine.
 func validateHostAddress(path *field.Path, address string) field.ErrorList {
 	if address == "" {
 		return nil
@@ -252,12 +330,10 @@ func validateHostAddress(path *field.Path, address string) field.ErrorList {
 	ip, err := netip.ParseAddr(address)
 	var reason string
 	switch {
-	case err != nil:
-		reason = "must be an IPv4 address of this host"
-	case ip.IsUnspecified() || ip.IsMulticast():
+	case err != nil || ip.Is4In6() || ip.Zone() != "":
+		reason = "must be an IP address of this host"
+	case ip.IsUnspecified() || ip.IsMulticast() || ip.Is6() && (ip.IsLinkLocalUnicast() || ip.IsLoopback()):
 		reason = "must be an address others can connect to"
-	case !ip.Is4():
-		reason = "IPv6 is " + notYet
 	default:
 		return nil
 	}
