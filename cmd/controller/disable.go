@@ -19,11 +19,13 @@ var parts = map[string]struct {
 	stack     string                              // not to be deployed
 	configure func(config *v1beta1.ClusterConfig) // what it changes in the configuration
 }{
-	"applier-manager":         {component: "manifests"},
-	"coredns":                 {stack: manifests.CoreDNS},
-	"control-api":             {component: joinapi.Name},
-	"csr-approver":            {component: "csr-approver"},
-	"konnectivity-server":     {component: name.KonnectivityServer},
+	"applier-manager":     {component: "manifests"},
+	"coredns":             {stack: manifests.CoreDNS},
+	"control-api":         {component: joinapi.Name},
+	"csr-approver":        {component: "csr-approver"},
+	"konnectivity-server": {component: name.KonnectivityServer},
+	// Without it, workers go to the controllers' own addresses, and the API servers say which these are.
+	"endpoint-reconciler":     {configure: func(c *v1beta1.ClusterConfig) { c.Spec.Network.NodeLocalLoadBalancing.Enabled = true }},
 	"kube-controller-manager": {component: "kube-controller-manager"},
 	"kube-proxy":              {configure: func(c *v1beta1.ClusterConfig) { c.Spec.Network.KubeProxy.Disabled = true }},
 	"kube-scheduler":          {component: "kube-scheduler"},
@@ -35,7 +37,7 @@ var parts = map[string]struct {
 
 // absent are names that other versions know; what they stand for is not in this one.
 var absent = []string{
-	"autopilot", "endpoint-reconciler", "helm", "update-prober", "windows-node", "worker-config",
+	"autopilot", "helm", "update-prober", "windows-node", "worker-config",
 }
 
 func disableable() []string { return slices.Sorted(maps.Keys(parts)) }

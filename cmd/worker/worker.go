@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -156,18 +158,10 @@ type running struct {
 	joining, working atomic.Pointer[component.Engine]
 	settings         atomic.Pointer[workerconfig.Settings]
 	renew            chan struct{} // tells that the settings have changed
+	port             int           // of the balancer
 }
 
 func (w *running) run(ctx context.Context, socket string, begin time.Time) error {
-	joining, err := w.joiningSet()
-	if err != nil {
-		return err
-	}
-	engine, err := component.NewEngine(joining, w.log)
-	if err != nil {
-		return err
-	}
-	w.joining.Store(engine)
 	adapted := host.Warnings()
 	if len(adapted) > 0 {
 		w.log.Warn("This host is not perfect, k0s adapts to it", "because", strings.Join(adapted, "; "))
@@ -189,6 +183,28 @@ func (w *running) run(ctx context.Context, socket string, begin time.Time) error
 
 	w.log.Info("Starting k0s", "version", version.String(), "role", identity.Worker, "node", w.node.NodeName,
 		"addresses", w.node.Addresses, "data-dir", w.node.Layout.DataDir)
+	for {
+		moves, err := w.joinAndWork(ctx, begin)
+		if err != nil || !moves {
+			return err
+		}
+		w.log.Info("The controllers want the API at another port of this host: starting anew", "port", w.wantedPort())
+	}
+}
+
+// joinAndWork is a member of the cluster, and a node of it, until ctx ends; or, said by true, until the balancer
+// is to have another port.
+func (w *running) joinAndWork(ctx context.Context, begin time.Time) (moves bool, err error) {
+	w.working.Store(nil)
+	joining, err := w.joiningSet(ctx)
+	if err != nil {
+		return false, err
+	}
+	engine, err := component.NewEngine(joining, w.log)
+	if err != nil {
+		return false, err
+	}
+	w.joining.Store(engine)
 	// What joins goes on until all else has stopped: the kubelet's way to the API is part of it.
 	joinCtx, stopJoining := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJoining()
@@ -202,17 +218,28 @@ func (w *running) run(ctx context.Context, socket string, begin time.Time) error
 	go func() { ended <- engine.Run(joinCtx, stopTimeout) }()
 	select {
 	case err := <-ended:
-		return err
+		return false, err
 	case <-engine.Ready():
 	}
-	err = w.work(ctx, begin)
+	moves, err = w.work(ctx, begin)
 	stopJoining()
-	return errors.Join(err, <-ended)
+	return moves, errors.Join(err, <-ended)
 }
 
 // joiningSet is what brings a worker into its cluster, and keeps it in touch.
-func (w *running) joiningSet() (component.Set, error) {
+func (w *running) joiningSet(ctx context.Context) (component.Set, error) {
 	layout := w.node.Layout
+	settings := &node.Settings{Profile: w.node.Profile, Layout: layout, ClusterID: w.id.ClusterID, Changed: w.changed, Log: w.log}
+	known, err := settings.Known()
+	if err != nil {
+		w.log.Warn("The settings of the last time are lost, asking the API", "error", err)
+	}
+	if current := w.settings.Load(); current != nil {
+		known = current
+	}
+	if w.port, err = firstPort(ctx, known); err != nil {
+		return nil, err
+	}
 	if w.join != nil && w.id.State != identity.Member {
 		server, err := hostPort(w.join.URL)
 		if err != nil {
@@ -222,19 +249,23 @@ func (w *running) joiningSet() (component.Set, error) {
 			return nil, err
 		}
 	}
-	bootstrap := node.Bootstrap{NodeName: w.node.NodeName, Layout: layout, Token: w.join, Server: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(balancer.DefaultPort)), Log: w.log}
+	bootstrap := node.Bootstrap{NodeName: w.node.NodeName, Layout: layout, Token: w.join, Server: "https://" + loopback(w.port), Log: w.log}
 	if len(w.id.APIServers) == 0 {
 		// Without token and without past, there is nothing to balance between: the bootstrap says so.
 		return component.Set{bootstrap.Component()}, nil
 	}
+	fallback := slices.Clone(w.id.APIServers)
+	if known != nil && known.Config.Spec.API.ExternalAddress != "" {
+		host, port := known.Config.Spec.API.ExternalHostPort()
+		fallback = append(fallback, net.JoinHostPort(host, strconv.Itoa(port)))
+	}
 	balance, err := balancer.New(balancer.Options{
-		File: layout.DataDir + "/api-servers.json", Fallback: w.id.APIServers,
+		Listen: loopback(w.port), File: layout.DataDir + "/api-servers.json", Fallback: fallback,
 		TLS: balancer.Credentials(layout.KubeletConf()), Log: w.log.With("component", "api-balancer"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	settings := &node.Settings{Profile: w.node.Profile, Layout: layout, ClusterID: w.id.ClusterID, Changed: w.changed, Log: w.log}
 	servers := w.log.With("component", "api-servers")
 	return component.Set{
 		bootstrap.Component(),
@@ -248,6 +279,42 @@ func (w *running) joiningSet() (component.Set, error) {
 			return balancer.Watch(ctx, config, balance.SetServers, servers)
 		}, servers).Needs("bootstrap", "api-balancer"),
 	}, nil
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// firstPort is the balancer's, by the settings of the last time. A worker that has none yet takes the default
+// one, or where something else has that, any.
+func firstPort(ctx context.Context, known *workerconfig.Settings) (int, error) {
+	if known != nil {
+		return known.Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort(), nil
+	}
+	if host.FreeAddress(ctx, loopback(balancer.DefaultPort), "") == nil {
+		return balancer.DefaultPort, nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(0))
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	address, err := netip.ParseAddrPort(l.Addr().String())
+	return int(address.Port()), err
+}
+
+func (w *running) wantedPort() int {
+	return w.settings.Load().Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort()
+}
+
+// moves tells whether the balancer is to have another port, and can.
+func (w *running) moves(ctx context.Context) bool {
+	if w.wantedPort() == w.port {
+		return false
+	}
+	if err := host.FreeAddress(ctx, loopback(w.wantedPort()), "the way to the API (spec.network.nodeLocalLoadBalancing)"); err != nil {
+		w.log.Error("The way to the API cannot have the port that the controllers want", "stays", w.port, "error", err)
+		return false
+	}
+	return true
 }
 
 func hostPort(server string) (string, error) {
@@ -273,18 +340,27 @@ func (w *running) changed(settings *workerconfig.Settings) error {
 	return nil
 }
 
-// work is a node until ctx ends. A change of the settings starts those of its components anew that it
-// touches, and all of them if it is to consist of others.
-func (w *running) work(ctx context.Context, begin time.Time) error {
+// options are what the controllers make of this worker.
+func (w *running) options() node.Options {
+	o, settings := w.node, w.settings.Load()
+	o.Config, o.WithoutTunnel = settings.Config, settings.WithoutTunnel
+	return o
+}
+
+// work is a node until ctx ends; or, said by true, until the balancer is to have another port. A change of the
+// settings starts those of its components anew that it touches, and all of them if it is to consist of others.
+func (w *running) work(ctx context.Context, begin time.Time) (moves bool, err error) {
 	for {
-		current := w.node
-		current.Config = w.settings.Load().Config
+		if w.moves(ctx) {
+			return true, nil
+		}
+		current := w.options()
 		if err := checkPorts(ctx, current); err != nil {
-			return err
+			return false, err
 		}
 		again, err := w.workWith(ctx, current, begin)
 		if err != nil || !again {
-			return err
+			return false, err
 		}
 		w.log.Info("The settings of the controllers make another worker of this one: starting it anew")
 	}
@@ -319,14 +395,13 @@ func (w *running) workWith(ctx context.Context, current node.Options, begin time
 			return false, err
 		case <-w.renew:
 		}
-		next := w.node
-		next.Config = w.settings.Load().Config
+		next := w.options()
 		touched, sameSet, err := node.Changed(current, next)
 		switch {
 		case err != nil:
 			w.log.Error("The controllers' settings are of no use to this worker", "error", err)
 			continue
-		case !sameSet:
+		case !sameSet || w.moves(ctx):
 			stop()
 			return true, <-ended
 		case len(touched) > 0:
@@ -355,7 +430,10 @@ func (w *running) status(begin time.Time, warnings []string) status.Status {
 	s := status.Status{
 		Version: version.String(), Pid: os.Getpid(), PPid: os.Getppid(), Role: identity.Worker, Workloads: true,
 		Args: os.Args, DataDir: w.node.Layout.DataDir, Started: begin, Warnings: warnings,
-		Components: w.joining.Load().Status(),
+	}
+	joining := w.joining.Load()
+	if joining != nil {
+		s.Components = joining.Status()
 	}
 	if settings := w.settings.Load(); settings != nil {
 		s.ClusterID = settings.ClusterID
@@ -364,6 +442,6 @@ func (w *running) status(begin time.Time, warnings []string) status.Status {
 	if working != nil {
 		s.Components = append(s.Components, working.Status()...)
 	}
-	s.Ready = working != nil && !component.AnyNot(s.Components, component.Ready)
+	s.Ready = joining != nil && working != nil && !component.AnyNot(s.Components, component.Ready)
 	return s
 }

@@ -97,7 +97,7 @@ func newAPIServer(t *testing.T, a *authority, name string) *apiServer {
 	t.Helper()
 	s := &apiServer{name: name, mode: isDead, moved: make(chan struct{}), config: &tls.Config{
 		Certificates: []tls.Certificate{a.issue(t, &x509.Certificate{
-			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{apiServerName}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		})},
 		ClientCAs: a.pool, ClientAuth: tls.RequestClientCert,
 	}}

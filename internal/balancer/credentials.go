@@ -11,6 +11,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// apiServerName is what every API server's certificate is valid for, and nobody else's: nodes get none for it.
+const apiServerName = "kubernetes.default.svc"
+
 // Credentials returns an Options.TLS with the authorities, and the client certificate if any, of the first
 // of these kubeconfigs that there is. They are read each time: certificates may be renewed, and the
 // kubelet's kubeconfig takes the place of the one it joins by.
@@ -35,6 +38,8 @@ func Credentials(kubeconfigs ...string) func() (*tls.Config, error) {
 			if verify == nil || verify.RootCAs == nil {
 				return nil, fmt.Errorf("%s names no authority to know the API servers by", file)
 			}
+			// Also behind a load balancer, whose address may be in no certificate.
+			verify.ServerName = apiServerName
 			return verify, nil
 		}
 		return nil, fmt.Errorf("there is no kubeconfig yet: looked for %v", kubeconfigs)

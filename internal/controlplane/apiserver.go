@@ -95,6 +95,9 @@ func apiServerArgs(o Options) []string {
 	if o.tunnel() {
 		args["egress-selector-config-file"] = o.egressSelector()
 	}
+	if o.externalEndpoints() {
+		args["endpoint-reconciler-type"] = "none" // ours is at work
+	}
 	if api.OnlyBindToAddress {
 		args["bind-address"] = api.Address
 	}

@@ -58,6 +58,9 @@ func Controller(o Options) component.Set {
 	if !o.tunnel() {
 		set = set.Without(name.KonnectivityServer)
 	}
+	if o.externalEndpoints() {
+		set = append(set, endpointReconciler(o).Needs(API))
+	}
 	if JoinURL(o) != "" {
 		set = append(set, joinAPI(o).Needs(API))
 		if storeName(o.Config.Spec.Storage) == name.Etcd {

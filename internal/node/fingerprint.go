@@ -34,6 +34,9 @@ func fingerprints(o Options) (map[string]string, error) {
 		}
 		prints[name.KubeProxy] = string(settings) + strings.Join(kubeProxyArgs(o, network.KubeProxy.Mode), "\n")
 	}
+	if !o.Alone && !o.WithoutTunnel {
+		prints["tunnel"] = fmt.Sprint(o.Config.TunnelAddress(), o.Config.Spec.Konnectivity.AgentPort)
+	}
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter
 		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
@@ -55,7 +58,7 @@ func Changed(before, after Options) (components []string, sameSet bool, err erro
 	if len(old) != len(now) {
 		return nil, false, nil
 	}
-	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", name.KubeProxy} {
+	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", name.KubeProxy, "tunnel"} {
 		was, there := old[component]
 		is, stays := now[component]
 		if there != stays {

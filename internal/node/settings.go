@@ -32,6 +32,9 @@ type Settings struct {
 // copyFile is where a worker keeps its settings to start by.
 func (s *Settings) copyFile() string { return s.Layout.DataDir + "/worker-config.json" }
 
+// Known are the settings of the last time; nil if there are none.
+func (s *Settings) Known() (*workerconfig.Settings, error) { return workerconfig.Load(s.copyFile()) }
+
 // Component is started once there are settings: those of the API, or while it is silent, those of the
 // last time.
 func (s *Settings) Component() component.Component {
@@ -40,11 +43,7 @@ func (s *Settings) Component() component.Component {
 	background := component.Background("worker-config", func(ctx context.Context) error { return s.follow(ctx, first) }, log)
 	start := background.Start
 	background.Start = func(ctx context.Context) error {
-		known, err := workerconfig.Load(s.copyFile())
-		if err != nil {
-			log.Warn("The settings of the last time are lost, asking the API", "error", err)
-		}
-		if known != nil {
+		if known, _ := s.Known(); known != nil { // what is wrong with them was said before
 			if err := s.accept(known); err != nil {
 				return err
 			}

@@ -20,9 +20,10 @@ func controlTunnel(o Options) component.Component {
 	log := o.Log.With("component", "tunnel")
 	var running atomic.Pointer[tunnel.Tunnel]
 	c := component.Background("tunnel", func(ctx context.Context) error {
+		external := o.Config.TunnelAddress()
 		t, err := tunnel.New(tunnel.Options{
 			Addresses: o.tunnelAddresses(), CertFile: currentCertificate(o.Layout), CAFile: o.Layout.PKI("ca.crt"),
-			Shared: o.Config.Spec.Konnectivity.ExternalAddress != "", Log: log,
+			Shared: external != "", Log: log,
 		})
 		if err != nil {
 			return err
@@ -30,17 +31,17 @@ func controlTunnel(o Options) component.Component {
 		defer t.Close()
 		running.Store(t)
 		port := o.Config.Spec.Konnectivity.AgentPort
-		if external := o.Config.Spec.Konnectivity.ExternalAddress; external != "" {
-			if err := t.SetServers([]string{withPort(external, port)}); err != nil {
-				return err
-			}
-			<-ctx.Done()
-			return nil
-		}
 		// A controller's own node does not wait to be told of it: the API may wait for the node.
 		var own []string
 		if o.Controller != "" {
 			own = []string{net.JoinHostPort(o.Controller, strconv.Itoa(port))}
+		}
+		if external != "" {
+			if err := t.SetServers(append([]string{external}, own...)); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
 		}
 		if err := t.SetServers(own); err != nil {
 			return err
@@ -73,14 +74,6 @@ func tunnelServers(apiServers []string, port int) []string {
 		}
 	}
 	return servers
-}
-
-// withPort adds a port to an address without one.
-func withPort(address string, port int) string {
-	if _, _, err := net.SplitHostPort(address); err == nil {
-		return address
-	}
-	return net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(port))
 }
 
 // tunnelAddresses are all that API servers may know this node by.

@@ -14,17 +14,6 @@ func TestTunnelServers(t *testing.T) {
 	}
 }
 
-func TestWithPort(t *testing.T) {
-	for address, want := range map[string]string{
-		"k.example": "k.example:8132", "k.example:1": "k.example:1", "192.0.2.1": "192.0.2.1:8132",
-		"2001:db8::1": "[2001:db8::1]:8132", "[2001:db8::1]": "[2001:db8::1]:8132", "[2001:db8::1]:1": "[2001:db8::1]:1",
-	} {
-		if got := withPort(address, 8132); got != want {
-			t.Errorf("%q: got %q, want %q", address, got, want)
-		}
-	}
-}
-
 func TestTunnelAddresses(t *testing.T) {
 	o := options(t, func(o *Options) { o.NodeName = "w0" })
 	if got := o.tunnelAddresses(); !slices.Equal(got, []string{"192.0.2.1", "w0"}) {

@@ -15,8 +15,10 @@ type APISpec struct {
 	// address only, instead of on all addresses.
 	OnlyBindToAddress bool `json:"onlyBindToAddress,omitempty" scope:"node" change:"restart" example:"true"`
 	// ExternalAddress is the name or IP of a load balancer in front of all
-	// controllers, which nodes and users connect to. With a port (host:port)
-	// the same host and port serve the Kubernetes API and the join API.
+	// controllers, which nodes, pods and users connect to; it must pass TCP
+	// through. Users only: see spec.network.nodeLocalLoadBalancing.enabled.
+	// With a port (host:port) the same host and port serve the Kubernetes API
+	// and the join API.
 	ExternalAddress string `json:"externalAddress,omitempty" scope:"cluster" change:"restart" example:"k8s.example.org"`
 	// Port is the port of kube-apiserver. One below 1024 lets kube-apiserver
 	// bind it through CAP_NET_BIND_SERVICE.

@@ -200,6 +200,8 @@ spec:
 	roundTrip(t, c)
 	want := []string{
 		"spec.network.calico.flexVolumeDriverPath has no effect: Calico has no FlexVolume driver any more",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.image.image has no effect: this is inside k0s, not a pod with an image",
+		"spec.network.nodeLocalLoadBalancing.envoyProxy.image.version has no effect: this is inside k0s, not a pod with an image",
 		"spec.images.kubeproxy.image has no effect: this is inside k0s, not a pod with an image",
 		"spec.images.kubeproxy.version has no effect: this is inside k0s, not a pod with an image",
 		"spec.images.calico.windows.cni.version has no effect: k0s has no Windows nodes",
@@ -357,11 +359,8 @@ func TestRefused(t *testing.T) {
 				`line 1: spec.network.calico.mode: must be bird when dualStack is enabled`},
 		{"families", `spec: {network: {podCIDR: "fd00::/64"}}`, `line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": is not of the family of spec.network.podCIDR, fd00::/64: for both families, see spec.network.dualStack`},
 		{"address family", `spec: {network: {primaryAddressFamily: ipv4}}`, `line 1: spec.network.primaryAddressFamily: invalid value "ipv4": must be IPv4, IPv6 or empty`},
-		{"node-local load balancing", `spec: {network: {nodeLocalLoadBalancing: {enabled: true, type: Traefik}}}`, `line 1: spec.network.nodeLocalLoadBalancing.enabled: not supported yet`},
 		{"node-local load balancers, also when disabled", `spec: {network: {nodeLocalLoadBalancing: {type: HAProxy, envoyProxy: {imagePullPolicy: maybe, apiServerBindPort: 0, image: {image: "a ", version: ""}}, traefik: {konnectivityServerBindPort: 65536}}}}`,
-			`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.image.image: invalid value "a ": invalid reference format` + "\n" +
-				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.image.version: invalid value "": must be an image tag, with or without @sha256:…` + "\n" +
-				`line 1: spec.network.nodeLocalLoadBalancing.type: invalid value "HAProxy": must be EnvoyProxy or Traefik` + "\n" +
+			`line 1: spec.network.nodeLocalLoadBalancing.type: invalid value "HAProxy": must be EnvoyProxy or Traefik` + "\n" +
 				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.imagePullPolicy: invalid value "maybe": must be IfNotPresent, Always, Never or empty` + "\n" +
 				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.apiServerBindPort: invalid value 0: must be a port from 1 to 65535` + "\n" +
 				`line 1: spec.network.nodeLocalLoadBalancing.traefik.konnectivityServerBindPort: invalid value 65536: must be a port from 1 to 65535`},

@@ -1,6 +1,7 @@
 package v1beta1
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -37,10 +38,45 @@ func (a APISpec) url(port int) string {
 	return httpsURL(host, port)
 }
 
+// ExternalHostPort returns the external address and port of the Kubernetes API.
+// It must only be called if there is one.
+func (a APISpec) ExternalHostPort() (string, int) {
+	host, port := splitHostPort(a.ExternalAddress)
+	return strings.Trim(host, "[]"), cmp.Or(port, a.Port)
+}
+
 // ExternalHost returns the external address without port; empty if there is none.
 func (a APISpec) ExternalHost() string {
 	host, _ := splitHostPort(a.ExternalAddress)
 	return host
+}
+
+// WorkersGoExternally tells whether nodes and pods reach the API by the external
+// address alone: there is one, and nodeLocalLoadBalancing does not ask for the
+// controllers' own addresses.
+func (c *ClusterConfig) WorkersGoExternally() bool {
+	return c.Spec.API.ExternalAddress != "" && !c.Spec.Network.NodeLocalLoadBalancing.Enabled
+}
+
+// TunnelAddress returns the HOST:PORT by which nodes reach all controllers' ends
+// of the tunnel, by turns; empty if they go to each controller's own address.
+func (c *ClusterConfig) TunnelAddress() string {
+	host, port := splitHostPort(c.Spec.Konnectivity.ExternalAddress)
+	if host == "" && c.WorkersGoExternally() {
+		host = c.Spec.API.ExternalHost()
+	}
+	if host == "" {
+		return ""
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(cmp.Or(port, c.Spec.Konnectivity.AgentPort)))
+}
+
+// BalancerPort returns the port on a worker's loopback that leads to the API.
+func (n NodeLocalLoadBalancingSpec) BalancerPort() int {
+	if n.Type == "Traefik" {
+		return n.Traefik.APIServerBindPort
+	}
+	return n.EnvoyProxy.APIServerBindPort
 }
 
 func httpsURL(host string, port int) string {

@@ -76,13 +76,16 @@ func TestDefaultDataSource(t *testing.T) {
 // TestInert: a section that another field leaves without effect is warned of.
 func TestInert(t *testing.T) {
 	for file, want := range map[string][]string{
-		"spec: {storage: {kine: {dataSource: 'sqlite:///x'}}}":                                   {"spec.storage.kine has no effect: spec.storage.type is etcd"},
-		"spec: {storage: {type: kine, etcd: {peerAddress: 192.0.2.1}}}":                          nil,
-		"spec: {storage: {type: kine, etcd: {rawArgs: [-a]}}}":                                   {"spec.storage.etcd has no effect: spec.storage.type is kine"},
-		"spec: {network: {provider: custom, kuberouter: {ipMasq: true}}}":                        {"spec.network.kuberouter has no effect: spec.network.provider is custom"},
-		"spec: {network: {kubeProxy: {mode: iptables, nftables: {masqueradeAll: true}}}}":        {"spec.network.kubeProxy.nftables has no effect: spec.network.kubeProxy.mode is iptables"},
-		"spec: {network: {kubeProxy: {mode: nftables, iptables: {masqueradeAll: true}}}}":        {"spec.network.kubeProxy.iptables has no effect: spec.network.kubeProxy.mode is nftables"},
-		"spec: {network: {kubeProxy: {iptables: {syncPeriod: 9s}, nftables: {syncPeriod: 9s}}}}": nil,
+		"spec: {storage: {kine: {dataSource: 'sqlite:///x'}}}":                                              {"spec.storage.kine has no effect: spec.storage.type is etcd"},
+		"spec: {storage: {type: kine, etcd: {peerAddress: 192.0.2.1}}}":                                     nil,
+		"spec: {storage: {type: kine, etcd: {rawArgs: [-a]}}}":                                              {"spec.storage.etcd has no effect: spec.storage.type is kine"},
+		"spec: {network: {provider: custom, kuberouter: {ipMasq: true}}}":                                   {"spec.network.kuberouter has no effect: spec.network.provider is custom"},
+		"spec: {network: {kubeProxy: {mode: iptables, nftables: {masqueradeAll: true}}}}":                   {"spec.network.kubeProxy.nftables has no effect: spec.network.kubeProxy.mode is iptables"},
+		"spec: {network: {kubeProxy: {mode: nftables, iptables: {masqueradeAll: true}}}}":                   {"spec.network.kubeProxy.iptables has no effect: spec.network.kubeProxy.mode is nftables"},
+		"spec: {network: {nodeLocalLoadBalancing: {enabled: true, type: Traefik}}}":                         nil,
+		"spec: {network: {nodeLocalLoadBalancing: {traefik: {apiServerBindPort: 7444}}}}":                   {"spec.network.nodeLocalLoadBalancing.traefik has no effect: spec.network.nodeLocalLoadBalancing.type is EnvoyProxy"},
+		"spec: {network: {nodeLocalLoadBalancing: {type: Traefik, envoyProxy: {apiServerBindPort: 7444}}}}": {"spec.network.nodeLocalLoadBalancing.envoyProxy has no effect: spec.network.nodeLocalLoadBalancing.type is Traefik"},
+		"spec: {network: {kubeProxy: {iptables: {syncPeriod: 9s}, nftables: {syncPeriod: 9s}}}}":            nil,
 	} {
 		c, err := Parse([]byte(file), nil)
 		if err != nil {
@@ -129,6 +132,41 @@ func TestPrimaryFamily(t *testing.T) {
 		c.Spec.Network.ServiceCIDR = "fd01::/108"
 		if got := c.PrimaryFamily(); got != IPv6Family {
 			t.Errorf("%+v with IPv6 only: got %s", test, got)
+		}
+	}
+}
+
+// TestWays: which way nodes take to the API and to the tunnel's servers.
+func TestWays(t *testing.T) {
+	for _, test := range []struct {
+		spec       string
+		externally bool
+		tunnel     string
+		balancer   int
+	}{
+		{"{}", false, "", 7443},
+		{"{network: {nodeLocalLoadBalancing: {enabled: true}}}", false, "", 7443},
+		{"{network: {nodeLocalLoadBalancing: {type: Traefik, envoyProxy: {apiServerBindPort: 1}, traefik: {apiServerBindPort: 7444}}}}", false, "", 7444},
+		{"{api: {externalAddress: k.example.org}}", true, "k.example.org:8132", 7443},
+		{"{api: {externalAddress: 'k.example.org:443'}, konnectivity: {agentPort: 9132}}", true, "k.example.org:9132", 7443},
+		{"{api: {externalAddress: '2001:db8::1'}}", true, "[2001:db8::1]:8132", 7443},
+		{"{api: {externalAddress: '[2001:db8::1]:443'}}", true, "[2001:db8::1]:8132", 7443},
+		{"{api: {externalAddress: k.example.org}, konnectivity: {externalAddress: t.example.org}}", true, "t.example.org:8132", 7443},
+		{"{konnectivity: {externalAddress: 't.example.org:1'}}", false, "t.example.org:1", 7443},
+		{"{api: {externalAddress: k.example.org}, network: {nodeLocalLoadBalancing: {enabled: true}}}", false, "", 7443},
+	} {
+		c, err := Parse([]byte("spec: "+test.spec), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.WorkersGoExternally(); got != test.externally {
+			t.Errorf("%s: externally: %t", test.spec, got)
+		}
+		if got := c.TunnelAddress(); got != test.tunnel {
+			t.Errorf("%s: the tunnel's server is %q, want %q", test.spec, got, test.tunnel)
+		}
+		if got := c.Spec.Network.NodeLocalLoadBalancing.BalancerPort(); got != test.balancer {
+			t.Errorf("%s: the balancer's port is %d", test.spec, got)
 		}
 	}
 }

@@ -9,11 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// NodeLocalLoadBalancingSpec configures how workers reach the controllers.
+// NodeLocalLoadBalancingSpec configures how workers reach the controllers: by a
+// TCP balancer inside k0s, which is always on.
 type NodeLocalLoadBalancingSpec struct {
-	// Enabled puts a load balancer for the API into each worker.
-	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"restart" later:"" example:"false"`
-	// Type chooses the load balancer.
+	// Enabled has workers balance between the controllers' own addresses also
+	// when there is a spec.api.externalAddress, which is then for users, and a
+	// worker's last resort. Without effect if there is none: workers do so anyway.
+	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"restart" example:"true"`
+	// Type says which of the following sections counts. The balancer is the same.
 	Type string `json:"type" scope:"cluster" change:"restart" enum:"EnvoyProxy,Traefik" example:"EnvoyProxy"`
 	// EnvoyProxy applies to type EnvoyProxy.
 	EnvoyProxy NodeLocalProxySpec `json:"envoyProxy"`
@@ -21,16 +24,18 @@ type NodeLocalLoadBalancingSpec struct {
 	Traefik NodeLocalProxySpec `json:"traefik"`
 }
 
-// NodeLocalProxySpec configures a node-local load balancer.
+// NodeLocalProxySpec configures a worker's balancer.
 type NodeLocalProxySpec struct {
-	// Image of the load balancer's pod.
-	Image *Image `json:"image,omitempty"`
-	// ImagePullPolicy of the pod; empty: spec.images.default_pull_policy.
-	ImagePullPolicy PullPolicy `json:"imagePullPolicy,omitempty" scope:"cluster" change:"restart" enum:",IfNotPresent,Always,Never" example:"IfNotPresent"`
-	// APIServerBindPort is the port on the node's loopback that leads to the API.
-	APIServerBindPort int `json:"apiServerBindPort" scope:"cluster" change:"restart" min:"1" max:"65535" example:"7443"`
-	// KonnectivityServerBindPort is the port that leads to the konnectivity servers.
-	KonnectivityServerBindPort int `json:"konnectivityServerBindPort" scope:"cluster" change:"restart" min:"1" max:"65535" example:"7132"`
+	// Image has no effect.
+	Image *UnusedImage `json:"image,omitempty"`
+	// ImagePullPolicy has no effect.
+	ImagePullPolicy PullPolicy `json:"imagePullPolicy,omitempty" scope:"cluster" change:"none" enum:",IfNotPresent,Always,Never" gone:"the balancer is inside k0s, not a pod with an image" example:"IfNotPresent"`
+	// APIServerBindPort is the port on the worker's loopback that leads to the
+	// API. It counts whether or not enabled is set; workers follow a change
+	// without a restart of their own.
+	APIServerBindPort int `json:"apiServerBindPort" scope:"cluster" change:"restart" min:"1" max:"65535" example:"7444"`
+	// KonnectivityServerBindPort has no effect.
+	KonnectivityServerBindPort int `json:"konnectivityServerBindPort" scope:"cluster" change:"none" min:"1" max:"65535" gone:"nodes connect to every controller directly (spec.konnectivity)" example:"7132"`
 }
 
 // ControlPlaneLoadBalancingSpec gives the controllers a virtual address.
@@ -95,17 +100,6 @@ type VirtualServer struct {
 	LBKind string `json:"lbKind,omitempty" scope:"node" change:"restart" enum:",NAT,DR,TUN" default:"DR" example:"DR"`
 	// PersistenceTimeoutSeconds is how long a client keeps its controller.
 	PersistenceTimeoutSeconds *int `json:"persistenceTimeoutSeconds,omitempty" scope:"node" change:"restart" min:"1" max:"2678400" default:"360" example:"360"`
-}
-
-func (n NodeLocalLoadBalancingSpec) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if n.EnvoyProxy.Image != nil {
-		errs = append(errs, n.EnvoyProxy.Image.validate(path.Child("envoyProxy", "image"))...)
-	}
-	if n.Traefik.Image != nil {
-		errs = append(errs, n.Traefik.Image.validate(path.Child("traefik", "image"))...)
-	}
-	return errs
 }
 
 func (c ControlPlaneLoadBalancingSpec) validate(path *field.Path) field.ErrorList {

@@ -322,7 +322,6 @@ func (n NetworkSpec) validate(path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, validatePatches(path.Child("coreDNS", "patches"), n.CoreDNS.Patches)...)
 	errs = append(errs, n.KubeRouter.validate(path.Child("kuberouter"))...)
-	errs = append(errs, n.NodeLocalLoadBalancing.validate(path.Child("nodeLocalLoadBalancing"))...)
 	return append(errs, n.ControlPlaneLoadBalancing.validate(path.Child("controlPlaneLoadBalancing"))...)
 }
 

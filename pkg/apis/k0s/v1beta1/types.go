@@ -146,7 +146,8 @@ type KonnectivitySpec struct {
 	AgentPort int `json:"agentPort" scope:"cluster" change:"restart" min:"1" max:"65535" example:"9132"`
 	// ExternalAddress is the host or host:port that agents connect to in place
 	// of each controller's own address: a TCP load balancer that hands
-	// connections to all controllers by turns. Without a port: agentPort.
+	// connections to all controllers by turns. Without a port: agentPort. Empty:
+	// the host of spec.api.externalAddress, where workers go by that one.
 	ExternalAddress string `json:"externalAddress,omitempty" scope:"cluster" change:"restart" example:"konnectivity.example.org:8132"`
 }
 

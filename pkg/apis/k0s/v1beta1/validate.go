@@ -239,6 +239,7 @@ func (c *ClusterConfig) Warnings() []string {
 // inert lists the sections that another field leaves without effect.
 func (c *ClusterConfig) inert() []string {
 	storage, network, standard := c.Spec.Storage, c.Spec.Network, Default().Spec
+	balancer := network.NodeLocalLoadBalancing
 	standard.Storage.Etcd.PeerAddress = storage.Etcd.PeerAddress // filled by Complete
 	var without []string
 	for _, s := range []struct {
@@ -250,6 +251,8 @@ func (c *ClusterConfig) inert() []string {
 	}{
 		{"spec.storage.kine", storage.Type != KineStorage, "spec.storage.type is " + string(storage.Type), storage.Kine, KineSpec{}},
 		{"spec.storage.etcd", storage.Type != EtcdStorage, "spec.storage.type is " + string(storage.Type), storage.Etcd, standard.Storage.Etcd},
+		{"spec.network.nodeLocalLoadBalancing.envoyProxy", balancer.Type != "EnvoyProxy", "spec.network.nodeLocalLoadBalancing.type is " + balancer.Type, balancer.EnvoyProxy, standard.Network.NodeLocalLoadBalancing.EnvoyProxy},
+		{"spec.network.nodeLocalLoadBalancing.traefik", balancer.Type != "Traefik", "spec.network.nodeLocalLoadBalancing.type is " + balancer.Type, balancer.Traefik, standard.Network.NodeLocalLoadBalancing.Traefik},
 		{"spec.network.kuberouter", network.Provider != KubeRouterProvider, "spec.network.provider is " + string(network.Provider), network.KubeRouter, standard.Network.KubeRouter},
 		{"spec.network.dualStack", !network.DualStack.Enabled, "spec.network.dualStack.enabled is false", network.DualStack, DualStackSpec{}},
 		{"spec.network.kubeProxy.iptables", network.KubeProxy.Mode == NFTablesProxyMode, "spec.network.kubeProxy.mode is nftables", network.KubeProxy.IPTables, KubeProxyIPTables{}},
