@@ -121,6 +121,13 @@ verify-generate: ## check that what `make generate` writes follows the types of 
 	@for file in $$(cd build/generate && find * -type f); do diff -u $$file build/generate/$$file || drifted=yes; done; \
 		[[ -z $${drifted:-} ]] || { echo "The types of k0s.yaml have changed: run 'make generate'."; exit 1; }
 
+# Packages without the big servers; ALL=1: with them, which takes 12 minutes more for each, cold.
+OURS = $$(go list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | grep -v $(if $(ALL),/inttest,'/inttest\| k8s.io/kubernetes/') | cut -d' ' -f1)
+
+.PHONY: verify-architectures
+verify-architectures: ## check that k0s compiles for amd64, arm64 and armv7 (ALL=1: also Kubernetes, etcd and containerd)
+	for arch in amd64 arm64 arm; do GOARCH=$$arch GOARM=7 go build $(OURS); done
+
 .PHONY: verify-reproducible
 verify-reproducible: ## build the committed state in two places and compare the executables (10 minutes)
 	rm -rf build/reproducible
