@@ -1,13 +1,17 @@
 package controlplane
 
 import (
+	"context"
+	"errors"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/etcdmembers"
 	"k0s.io/k0s/internal/flags"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/identity"
@@ -20,7 +24,7 @@ const etcdClientURL = "https://127.0.0.1:2379"
 
 func etcd(o Options) component.Component {
 	l, access := o.Layout, etcdAccess(o.Layout)
-	return process.Component(name.Etcd, func() (process.Spec, error) {
+	spec := func() (process.Spec, error) {
 		spec, err := o.spec(name.Etcd, o.Config.Spec.InstallConfig.Users.EtcdUser, etcdArgs(o))
 		if err != nil {
 			return spec, err
@@ -33,8 +37,71 @@ func etcd(o Options) component.Component {
 			}
 		}
 		return spec, host.MakeTree(l.Etcd(), 0o700, int(spec.UID))
-	}, probe.HTTP(etcdClientURL+"/readyz", access.CAFile, access.CertFile, access.KeyFile))
+	}
+	c := process.Component(name.Etcd, spec, probe.HTTP(etcdClientURL+"/readyz", access.CAFile, access.CertFile, access.KeyFile))
+	start := c.Start
+	c.Start = func(ctx context.Context) error {
+		if o.Identity.State == identity.Joining {
+			if err := catchUp(ctx, o, spec); err != nil {
+				return err
+			}
+		}
+		return start(ctx)
+	}
+	return c
 }
+
+// catchUp runs a joining controller's etcd until it has the cluster's data. etcd serves nobody before it sees
+// that the others have noted its name, and misses that when it comes with the data as a whole: then it sits
+// out 7 s. Started again with the data, it serves at once. Meanwhile it says that it has no clients, so that
+// it is not given a vote before it is back.
+func catchUp(ctx context.Context, o Options, spec func() (process.Spec, error)) error {
+	id, access := o.Identity, EtcdMembers(o.Layout)
+	const attempts = 10
+	for attempt := 1; ; attempt++ {
+		ended, err := runUntil(ctx, spec, func(ctx context.Context) error {
+			return etcdmembers.CaughtUp(ctx, access, etcdPeerURL(o), id.EtcdMember)
+		})
+		if err == nil || !ended || attempt == attempts {
+			return err
+		}
+		// When others join at the same time, it may be told of too few, or too many.
+		members, err := etcdmembers.InitialCluster(ctx, access, id.InitialCluster, id.EtcdMember, id.MemberName)
+		if err != nil {
+			return err
+		}
+		if err := id.SetEtcd(id.EtcdMember, members); err != nil {
+			return err
+		}
+	}
+}
+
+// runUntil runs etcd once, until check succeeds. It tells whether etcd has ended before by itself.
+func runUntil(ctx context.Context, spec func() (process.Spec, error), check func(context.Context) error) (ended bool, err error) {
+	s, err := spec()
+	if err != nil {
+		return false, err
+	}
+	s.Name, s.Args = name.Etcd, append(slices.Clone(s.Args), "--advertise-client-urls="+etcdmembers.NoClients)
+	p, err := process.Start(s)
+	if err != nil {
+		return false, err
+	}
+	err = probe.Until(ctx, check, func() error {
+		reason := p.Ended()
+		ended = reason != nil
+		return reason
+	})
+	return ended, errors.Join(err, p.Stop(context.WithoutCancel(ctx)))
+}
+
+func etcdPeerURL(o Options) string {
+	return "https://" + net.JoinHostPort(o.Config.Spec.Storage.Etcd.PeerAddress, strconv.Itoa(etcdPeerPort))
+}
+
+// maxLearners is how many controllers may be joining at the same time. etcd must have the same on all of
+// them, so it never changes.
+const maxLearners = "8"
 
 func etcdAccess(l host.Layout) store.Access {
 	return store.Access{
@@ -45,7 +112,7 @@ func etcdAccess(l host.Layout) store.Access {
 
 func etcdArgs(o Options) []string {
 	l, spec := o.Layout, o.Config.Spec.Storage.Etcd
-	peer := "https://" + net.JoinHostPort(spec.PeerAddress, strconv.Itoa(etcdPeerPort))
+	peer := etcdPeerURL(o)
 	args := flags.Args{
 		"name":                        o.Identity.MemberName,
 		"data-dir":                    l.Etcd(),
@@ -63,6 +130,7 @@ func etcdArgs(o Options) []string {
 		"peer-key-file":               l.PKI("etcd", "peer.key"),
 		"peer-trusted-ca-file":        l.PKI("etcd", "ca.crt"),
 		"tls-min-version":             "TLS1.2",
+		"max-learners":                maxLearners,
 		"log-level":                   o.LogLevels[name.Etcd],
 	}
 	if len(o.Identity.InitialCluster) > 0 {

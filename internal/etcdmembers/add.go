@@ -87,7 +87,7 @@ func (m *Members) AddLearner(ctx context.Context, l Learner) (Joined, error) {
 				return Joined{}, explain("noting a member's name", err)
 			}
 		}
-		return Joined{MemberID: same.ID, InitialCluster: initialCluster(members(list), records)}, nil
+		return Joined{MemberID: same.ID, InitialCluster: pairs(members(list), records)}, nil
 	}
 	return Joined{}, fmt.Errorf("%w: its members go on changing", ErrBusy)
 }
@@ -167,10 +167,10 @@ func members(list *clientv3.MemberListResponse) []*clientv3.Member {
 	return all
 }
 
-// initialCluster gives members that have never started the name they are going to have. etcd compares URLs
+// pairs gives members that have never started the name they are going to have. etcd compares URLs
 // only, but wants a name for each.
-func initialCluster(all []*clientv3.Member, records map[uint64]record) []string {
-	var pairs []string
+func pairs(all []*clientv3.Member, records map[uint64]record) []string {
+	var list []string
 	for _, member := range all {
 		name := member.Name
 		if name == "" {
@@ -180,11 +180,11 @@ func initialCluster(all []*clientv3.Member, records map[uint64]record) []string 
 			name = fmt.Sprintf("%x", member.ID)
 		}
 		for _, peerURL := range member.PeerURLs {
-			pairs = append(pairs, name+"="+peerURL)
+			list = append(list, name+"="+peerURL)
 		}
 	}
-	slices.Sort(pairs)
-	return pairs
+	slices.Sort(list)
+	return list
 }
 
 // explain tells what passes by itself from what does not.

@@ -71,7 +71,9 @@ func (f *fakeEtcd) header() *etcdserverpb.ResponseHeader {
 func (f *fakeEtcd) copies() []*etcdserverpb.Member {
 	var all []*etcdserverpb.Member
 	for _, m := range f.members {
-		all = append(all, member(m.ID, m.Name, m.PeerURLs[0], m.IsLearner))
+		c := member(m.ID, m.Name, m.PeerURLs[0], m.IsLearner)
+		c.ClientURLs = m.ClientURLs
+		all = append(all, c)
 	}
 	return all
 }
@@ -345,6 +347,7 @@ func TestPromote(t *testing.T) {
 		{name: "died after it had caught up", learner: member(2, "c1", url1, true), set: func(f *fakeEtcd) { f.dead[url1] = true }, calls: "remove 2"},
 		{name: "comes back in time", learner: member(2, "c1", url1, true), set: func(f *fakeEtcd) { f.dead[url1] = true },
 			later: func(f *fakeEtcd) { f.mu.Lock(); f.dead[url1] = false; f.mu.Unlock() }, calls: "promote 2"},
+		{name: "still gets its data", learner: withoutClients(member(2, "c1", url1, true)), calls: ""},
 		{name: "not our turn", learner: member(2, "", url1, true), set: func(f *fakeEtcd) { f.leading = false }, calls: ""},
 		{name: "leads since a moment", learner: member(2, "", url1, true), set: func(f *fakeEtcd) { f.leading = false },
 			later: func(f *fakeEtcd) { f.mu.Lock(); f.leading = true; f.mu.Unlock() }, calls: ""},
@@ -439,6 +442,11 @@ func TestPromoteIsIdleAndWakes(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+func withoutClients(m *etcdserverpb.Member) *etcdserverpb.Member {
+	m.ClientURLs = []string{NoClients}
+	return m
 }
 
 func (f *fakeEtcd) isLearner(id uint64) bool {
@@ -551,11 +559,39 @@ func TestAsk(t *testing.T) {
 	if _, err := Ask(context.Background(), Access{CAFile: path("none.crt"), PeerCertFile: path("peer.crt"), PeerKeyFile: path("peer.key")}, nil, 1); err == nil {
 		t.Error("a missing file must be told")
 	}
-	client, err := peerClient(Access{CAFile: path("ca.crt"), PeerCertFile: path("peer.crt"), PeerKeyFile: path("peer.key")})
+	access := Access{CAFile: path("ca.crt"), PeerCertFile: path("peer.crt"), PeerKeyFile: path("peer.key")}
+	client, err := peerClient(access)
 	if err != nil {
 		t.Fatal(err)
 	}
 	url := peer(200, knows)
+	for _, tc := range []struct {
+		name  string
+		peers []string
+		want  string
+	}{
+		{"as told", []string{"c0=" + url}, "c0=https://192.0.2.1:2380 c1=https://192.0.2.2:2380"},
+		{"one does not know it yet", []string{"c9=" + peer(200, `[{"id":1}]`), "c0=" + url}, "c0=https://192.0.2.1:2380 c1=https://192.0.2.2:2380"},
+		{"removed", []string{"c9=" + peer(200, `[{"id":1}]`)}, ""},
+		{"nobody answers", []string{"c9=" + down}, ""},
+	} {
+		got, err := InitialCluster(context.Background(), access, tc.peers, 255, "c1")
+		if strings.Join(got, " ") != tc.want || (err == nil) != (tc.want != "") {
+			t.Errorf("initial cluster, %s: got %q, %v", tc.name, got, err)
+		}
+	}
+	for _, tc := range []struct {
+		name, members string
+		caughtUp      bool
+	}{
+		{"has data", `[{"id":1,"clientURLs":["https://127.0.0.1:2379"]},{"id":255,"clientURLs":["` + NoClients + `"]}]`, true},
+		{"has none", `[{"id":1,"clientURLs":["https://127.0.0.1:2379"]},{"id":255,"name":"c1"}]`, false},
+		{"not among them", `[{"id":1,"clientURLs":["https://127.0.0.1:2379"]}]`, false},
+	} {
+		if err := CaughtUp(context.Background(), access, peer(200, tc.members), 255); (err == nil) != tc.caughtUp {
+			t.Errorf("caught up, %s: %v", tc.name, err)
+		}
+	}
 	for id, ok := range map[uint64]bool{0: true, 0xcdf818194e3a8c32: true, 1: false} {
 		if _, err := askPeer(context.Background(), client, url, id); (err == nil) != ok {
 			t.Errorf("cluster %x: %v", id, err)

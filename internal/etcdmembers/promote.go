@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -18,7 +19,7 @@ const (
 	// resync is how often learners are looked for that nobody told of: those that were not added by us.
 	resync = time.Minute
 	// Learners are looked after at first in short intervals, because most are ready in a second.
-	minTick, maxTick = 250 * time.Millisecond, 5 * time.Second
+	minTick, maxTick = 100 * time.Millisecond, 5 * time.Second
 )
 
 // Promote looks after learners until ctx ends: it gives each a vote as soon as it has caught up, and removes
@@ -117,6 +118,9 @@ func (p *promoter) decide(ctx context.Context, learner *clientv3.Member, cluster
 	}
 	if learner.Name != "" && p.livesAnywhere(ctx, learner, clusterID) {
 		p.present[learner.ID] = now
+		if slices.Contains(learner.ClientURLs, NoClients) {
+			return nil
+		}
 		_, err := p.cluster.MemberPromote(ctx, learner.ID)
 		switch {
 		case err == nil:

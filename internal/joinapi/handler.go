@@ -27,7 +27,7 @@ type Members interface {
 const requestTimeout = 10 * time.Second
 
 // retryAfter is when, in seconds, to try again what cannot be done right now.
-const retryAfter = 2
+const retryAfter = 1
 
 type handler struct {
 	layout    host.Layout

@@ -742,7 +742,7 @@ func TestClientPersists(t *testing.T) {
 	if _, err := c.JoinEtcd(context.Background(), EtcdRequest{Node: "c1", PeerAddress: "192.0.2.11"}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"connection refused", "503: etcd can take no member in right now: another controller is joining; trying again in 2s", "500: disk on fire"}
+	want := []string{"connection refused", "503: etcd can take no member in right now: another controller is joining; trying again in 1s", "500: disk on fire"}
 	if len(told) != len(want) {
 		t.Fatalf("told %q", told)
 	}

@@ -124,6 +124,20 @@ func (p *Process) Broken() error {
 	if p.spec.Patient || p.restarts < hopeless {
 		return nil
 	}
+	return p.ended()
+}
+
+// Ended returns an error, with the child's last words, when it has ended by itself before it was ready.
+func (p *Process) Ended() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.restarts == 0 {
+		return nil
+	}
+	return p.ended()
+}
+
+func (p *Process) ended() error {
 	return fmt.Errorf("%s has ended %d times without becoming ready, the last time with %q; its last words: %s",
 		p.spec.Name, p.restarts, p.lastExit, strings.Join(p.lastLog, " | "))
 }
