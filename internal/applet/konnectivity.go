@@ -44,6 +44,7 @@ func konnectivityServer() int {
 	fs.StringVar(&o.CertFile, "tls-cert-file", "", "the server's certificate")
 	fs.StringVar(&o.KeyFile, "tls-private-key-file", "", "the key of the server's certificate")
 	fs.StringVar(&o.CAFile, "client-ca-file", "", "authority of the nodes' certificates")
+	fs.StringVar(&o.NodesFile, "nodes-file", "", "JSON of the nodes and which addresses they have")
 	fs.DurationVar(&o.Patience, "patience", 0, "how long the API server, from its first question on, waits for the first agent")
 	return report(name.KonnectivityServer, cmd.Execute())
 }

@@ -118,7 +118,7 @@ func TestArgs(t *testing.T) {
 		{"API server without tunnel", apiServerArgs, func(o *Options) { o.Alone, o.WithoutTunnel = false, true }, nil, []string{"--egress-selector-config-file"}},
 		{"konnectivity-server", tunnelArgs, nil, []string{
 			"--agent-address=:8132", "--admin-address=127.0.0.1:8133", "--client-ca-file=/d/pki/ca.crt", "--socket-uid=4242",
-			"--socket=/r/konnectivity-server/konnectivity-server.sock",
+			"--nodes-file=/r/konnectivity-server/nodes.json", "--socket=/r/konnectivity-server/konnectivity-server.sock",
 			"--tls-cert-file=/d/pki/konnectivity-server.crt", "--tls-private-key-file=/d/pki/konnectivity-server.key", "--v=0",
 		}, []string{"--patience"}},
 		{"konnectivity-server of a controller that the agents know", tunnelArgs, func(o *Options) { o.Identity.State = identity.Member }, []string{"--patience=3s"}, nil},

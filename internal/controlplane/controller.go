@@ -55,7 +55,9 @@ func Controller(o Options) component.Set {
 		nodeRole(o).Needs(API),
 		manifestDeployer(o).Needs(API),
 	}
-	if !o.tunnel() {
+	if o.tunnel() {
+		set = append(set, tunnelNodes(o).Needs(API))
+	} else {
 		set = set.Without(name.KonnectivityServer)
 	}
 	if o.externalEndpoints() {

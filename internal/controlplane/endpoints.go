@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"k0s.io/k0s/internal/component"
@@ -33,7 +34,12 @@ func (o Options) externalEndpoints() bool { return !o.Alone && o.Config.WorkersG
 func endpointReconciler(o Options) component.Component {
 	log := o.Log.With("component", "endpoint-reconciler")
 	return component.Background("endpoint-reconciler", o.elected("k0s-endpoint-reconciler", func(ctx context.Context) error {
-		client, err := o.adminClient()
+		config, err := o.adminConfig()
+		if err != nil {
+			return err
+		}
+		config.WarningHandlerWithContext = rest.NoWarnings{} // that Endpoints are old is known
+		client, err := kubernetes.NewForConfig(config)
 		if err != nil {
 			return err
 		}

@@ -62,6 +62,7 @@ func konnectivityServerArgs(o Options, apiServerUID uint32) []string {
 		"agent-address":        net.JoinHostPort(address, strconv.Itoa(o.Config.Spec.Konnectivity.AgentPort)),
 		"admin-address":        o.tunnelAdminAddress(),
 		"client-ca-file":       l.PKI("ca.crt"),
+		"nodes-file":           o.tunnelNodesFile(),
 		"socket":               o.tunnelSocket(),
 		"socket-uid":           strconv.Itoa(int(apiServerUID)),
 		"tls-cert-file":        l.PKI("konnectivity-server.crt"),

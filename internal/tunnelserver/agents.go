@@ -37,15 +37,16 @@ type agents struct {
 	transport *http2.Transport
 	first     *firstAgent
 	metrics   *metrics
+	owners    *owners
 
 	mu     sync.Mutex
 	all    []*agent
 	closed bool
 }
 
-func newAgents(patience time.Duration, log *slog.Logger) *agents {
+func newAgents(patience time.Duration, nodesFile string, log *slog.Logger) *agents {
 	return &agents{
-		id: cryptorand.Text(), log: log, first: newFirstAgent(patience), metrics: newMetrics(),
+		id: cryptorand.Text(), log: log, first: newFirstAgent(patience), metrics: newMetrics(), owners: &owners{path: nodesFile},
 		transport: &http2.Transport{ReadIdleTimeout: idleTimeout, PingTimeout: pingTimeout, WriteByteTimeout: idleTimeout, DisableCompression: true},
 	}
 }
@@ -173,20 +174,25 @@ func (s *agents) closeAll() {
 	}
 }
 
-// candidates are the agents to try for a host, in this order: those of the host itself, then any others.
+// candidates are the agents to try for a host, in this order: that of the node which has the host, as the API
+// tells; those that say of themselves that they have it; then any others.
 func (s *agents) candidates(host string) []*agent {
+	owner := s.owners.of(host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var own, others []*agent
+	var own, claim, others []*agent
 	for _, a := range s.all {
-		if slices.Contains(a.addresses, host) {
+		switch {
+		case a.node == owner:
 			own = append(own, a)
-		} else {
+		case slices.Contains(a.addresses, host):
+			claim = append(claim, a)
+		default:
 			others = append(others, a)
 		}
 	}
 	rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
-	return append(own, others...)
+	return slices.Concat(own, claim, others)
 }
 
 // noticed is a connection whose end is noticed.

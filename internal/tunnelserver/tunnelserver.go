@@ -35,6 +35,9 @@ type Options struct {
 	CertFile, KeyFile string
 	// CAFile has the authority of the nodes' certificates.
 	CAFile string
+	// NodesFile has a list of Node as JSON, the ones first whose claim to an address is the better one. It may
+	// change, and need not be there.
+	NodesFile string
 	// Patience is how long the API server, from its first question on, is made to wait for the first agent.
 	// Agents that know the controller come back within seconds; told meanwhile that there is none, an API
 	// server takes all aggregated APIs for unavailable, on all controllers, and asks again ever more rarely.
@@ -66,7 +69,7 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	defer admin.Close()
 
-	agents := newAgents(o.Patience, o.Log)
+	agents := newAgents(o.Patience, o.NodesFile, o.Log)
 	defer agents.closeAll()
 	forAPI := &http.Server{Handler: agents, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)}
 	defer forAPI.Close()
