@@ -39,6 +39,9 @@ func fingerprints(o Options) (map[string]string, error) {
 	}
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter
+		if s, _ := k.Settings(); !o.Alone && s.BGP.Enabled {
+			prints["routing"] = fmt.Sprint(network.PodCIDR, network.ServiceCIDR, network.DualStack, k.PeerRouterIPs, k.PeerRouterASNs, k.ExtraArgs, k.RawArgs)
+		}
 		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
 	}
 	return prints, nil
@@ -58,7 +61,7 @@ func Changed(before, after Options) (components []string, sameSet bool, err erro
 	if len(old) != len(now) {
 		return nil, false, nil
 	}
-	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", name.KubeProxy, "tunnel"} {
+	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", "routing", name.KubeProxy, "tunnel"} {
 		was, there := old[component]
 		is, stays := now[component]
 		if there != stays {

@@ -3,13 +3,11 @@ package node
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/network/kuberouter"
-	"k0s.io/k0s/internal/network/kuberouter/routes"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
@@ -37,28 +35,4 @@ func podNetwork(o Options) component.Component {
 		network.IPAMDir = o.Layout.Run("cni")
 		return network.Apply(o.Journal)
 	}}
-}
-
-// podRoutes leads to the pods of the other nodes, as the table is told.
-func podRoutes(table *routes.Table, log *slog.Logger) component.Component {
-	c := component.Background("pod-routes", table.Run, log)
-	fallen := c.Trouble
-	c.Trouble = func() error {
-		if err := fallen(); err != nil {
-			return err
-		}
-		return table.Status().Err
-	}
-	return c
-}
-
-// podPaths tells the table where the pods of the other nodes are.
-func podPaths(o Options, table *routes.Table) component.Component {
-	return component.Background("pod-paths", func(ctx context.Context) error {
-		client, err := o.nodeClient()
-		if err != nil {
-			return err
-		}
-		return kuberouter.NodePaths{Client: client, NodeName: o.NodeName, Set: table.Set}.Run(ctx)
-	}, o.Log.With("component", "pod-paths"))
 }

@@ -9,7 +9,6 @@ import (
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
-	"k0s.io/k0s/internal/network/kuberouter/routes"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
@@ -71,11 +70,8 @@ func Worker(o Options, needs Needs) component.Set {
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
 		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))
-		if !o.Alone {
-			log := o.Log.With("component", "pod-routes")
-			table := routes.New(routes.Options{Journal: o.Journal, Log: log})
-			set = append(set, podRoutes(table, log).Needs("kernel"),
-				podPaths(o, table).Needs("registration", needs.APIReady))
+		if s, _ := o.Config.Spec.Network.KubeRouter.Settings(); !o.Alone && s.BGP.Enabled {
+			set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
 		}
 	}
 	if o.Config.Spec.Network.KubeProxy.Disabled {
@@ -91,6 +87,9 @@ func Ports(o Options) ([]host.Port, error) {
 		return nil, err
 	}
 	ports := []host.Port{kubelet, healthz}
+	if s, _ := o.Config.Spec.Network.KubeRouter.Settings(); o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider && !o.Alone && s.BGP.Enabled {
+		ports = append(ports, host.Port{Address: o.Address, Number: int(s.BGP.Port), Usage: "BGP (bgp-port in spec.network.kuberouter.extraArgs)"})
+	}
 	if proxy := o.Config.Spec.Network.KubeProxy; !proxy.Disabled {
 		for address, usage := range map[string]string{
 			proxy.MetricsBindAddress: "kube-proxy's metrics (spec.network.kubeProxy.metricsBindAddress)",

@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"k0s.io/k0s/internal/network/kuberouter/settings"
 )
 
 // NetworkProvider is who connects the pods.
@@ -216,8 +218,9 @@ type KubeRouterSpec struct {
 	// autoMTU: false (upstream k0s ignores it otherwise; here it is refused).
 	// 0: the kernel's default.
 	MTU int `json:"mtu,omitempty" scope:"cluster" change:"restart" example:"1400"`
-	// MetricsPort is the port of the provider's metrics; 0: none.
-	MetricsPort int `json:"metricsPort" scope:"cluster" change:"restart" min:"0" max:"65535" later:"" example:"8080"`
+	// MetricsPort is the port of the provider's metrics, on all addresses of each
+	// node (metrics-addr in extraArgs); 0: none.
+	MetricsPort int `json:"metricsPort" scope:"cluster" change:"restart" min:"0" max:"65535" example:"8080"`
 	// Hairpin lets a pod reach itself through its own service: Enabled for
 	// every pod, Allowed in the CNI plugin only, Disabled.
 	Hairpin HairpinMode `json:"hairpin" scope:"cluster" change:"restart" enum:"Enabled,Allowed,Disabled" example:"Enabled"`
@@ -227,14 +230,19 @@ type KubeRouterSpec struct {
 	// IPMasq hides pod addresses behind the node's address for traffic that
 	// leaves the node's pod network.
 	IPMasq bool `json:"ipMasq,omitempty" scope:"cluster" change:"restart" example:"true"`
-	// PeerRouterIPs are BGP peers outside the cluster, separated by commas.
-	PeerRouterIPs string `json:"peerRouterIPs,omitempty" scope:"cluster" change:"restart" later:"" example:"192.0.2.1"`
-	// PeerRouterASNs are their AS numbers, separated by commas.
-	PeerRouterASNs string `json:"peerRouterASNs,omitempty" scope:"cluster" change:"restart" later:"" example:"\"64513\""`
+	// PeerRouterIPs are BGP routers outside of the cluster that every node talks
+	// to, separated by commas; the same as peer-router-ips in extraArgs.
+	PeerRouterIPs string `json:"peerRouterIPs,omitempty" scope:"cluster" change:"restart" example:"192.0.2.1"`
+	// PeerRouterASNs are their AS numbers, in the same order; the same as
+	// peer-router-asns in extraArgs.
+	PeerRouterASNs string `json:"peerRouterASNs,omitempty" scope:"cluster" change:"restart" example:"\"64513\""`
 	// ExtraArgs are settings by the names of kube-router's flags, without dashes.
-	ExtraArgs map[string]string `json:"extraArgs,omitempty" scope:"cluster" change:"restart" later:"" example:"{cluster-asn: \"64600\"}"`
-	// RawArgs are further settings, as flags of kube-router.
-	RawArgs []string `json:"rawArgs,omitempty" scope:"cluster" change:"restart" later:"" example:"[--cluster-asn=64600]"`
+	// Which there are, and how peers of single nodes are set, is in
+	// networking.md. What means nothing here is refused, with the reason.
+	ExtraArgs map[string]string `json:"extraArgs,omitempty" scope:"cluster" change:"restart" example:"{cluster-asn: \"64600\"}"`
+	// RawArgs are further settings, as flags of kube-router. They win over
+	// extraArgs.
+	RawArgs []string `json:"rawArgs,omitempty" scope:"cluster" change:"restart" example:"[--cluster-asn=64600]"`
 	// Patches cannot be: the provider is part of the worker, not a pod.
 	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"none" never:"the provider is part of the worker here, not a DaemonSet that could be patched"`
 }
@@ -389,5 +397,29 @@ func (k KubeRouterSpec) validate(path *field.Path) field.ErrorList {
 	if k.HairpinMode != nil && k.Hairpin != Default().Spec.Network.KubeRouter.Hairpin && k.Hairpin != k.EffectiveHairpin() {
 		errs = append(errs, field.Invalid(path.Child("hairpinMode"), *k.HairpinMode, fmt.Sprintf("contradicts hairpin, %s: leave hairpinMode out", k.Hairpin)))
 	}
+	_, problems := k.Settings()
+	for _, p := range problems {
+		path := path.Child(p.Field)
+		switch p.Field {
+		case "extraArgs":
+			path = path.Key(p.Key)
+		case "rawArgs":
+			path = path.Index(p.Index)
+		}
+		if p.Flag != "" {
+			errs = append(errs, field.Forbidden(path, p.Reason+Nearest(p.Flag, settings.Names())))
+			continue
+		}
+		errs = append(errs, field.Invalid(path, p.Value, p.Reason))
+	}
 	return errs
+}
+
+// Settings are what the provider is to do, and what is wrong with what is said
+// of it.
+func (k KubeRouterSpec) Settings() (settings.Settings, []settings.Problem) {
+	return settings.Parse(settings.Input{
+		PeerRouterIPs: k.PeerRouterIPs, PeerRouterASNs: k.PeerRouterASNs, MetricsPort: k.MetricsPort,
+		ExtraArgs: k.ExtraArgs, RawArgs: k.RawArgs,
+	})
 }
