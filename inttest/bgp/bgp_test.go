@@ -1,0 +1,314 @@
+// Package bgp runs nodes that tell each other, and a router outside of the cluster, where pods and services are.
+package bgp
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"k0s.io/k0s/inttest/cluster"
+	"k0s.io/k0s/inttest/testhost"
+)
+
+//go:embed testdata/pods.yaml
+var podsYAML []byte
+
+const podsFile = "/tmp/pods.yaml"
+
+func TestMesh(t *testing.T) {
+	network := testhost.NewNetwork(t)
+	s := start(t, network, "")
+	workers := s.Workers()
+	for _, w := range workers {
+		s.sessions(t, w, others(workers, w)...)
+		s.routes(t, w, others(workers, w)...)
+		if tunnels := w.Host.Run(t, "sh", "-c", "ip -o link show type vxlan; ip -o link show type ipip"); tunnels != "" {
+			t.Errorf("%s has a tunnel: %s", w.Name(), tunnels)
+		}
+	}
+	s.allReach(t)
+	if t.Failed() {
+		return
+	}
+
+	t.Run("k0s is killed, and then stopped, while packets flow", func(t *testing.T) { s.restarts(t) })
+
+	t.Run("a node leaves", func(t *testing.T) {
+		gone := workers[2]
+		if _, err := gone.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.routes(t, workers[0], workers[1], gone) // its pods go on
+		if err := s.Client.CoreV1().Nodes().Delete(t.Context(), gone.Name(), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		s.eventually(t, 3*time.Second, "its route to go", func(context.Context) error { return s.hasRoutes(t, workers[0], workers[1]) })
+	})
+}
+
+// scenario is a cluster with a pod on each worker.
+type scenario struct{ *cluster.Cluster }
+
+// start starts it, with these lines in spec.network.
+func start(t *testing.T, network *testhost.Network, spec string) scenario {
+	t.Helper()
+	hosts := cluster.Hosts(t, network, "c0", "w0", "w1", "w2")
+	c := cluster.New(hosts[0], "-c", "/etc/k0s.yaml")
+	config := "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec:\n  network:\n    provider: kuberouter\n" + spec
+	if err := hosts[0].WriteFile("/etc/k0s.yaml", []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := c.WaitAPI(ctx); err != nil {
+		t.Fatal(err)
+	}
+	workers := c.MustJoin(t, cluster.Worker, hosts[1:]...)
+	if err := c.WaitNodes(ctx, workers...); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range workers {
+		w.Host.Run(t, cluster.Program, "ctr", "-n", "k8s.io", "images", "import", cluster.PutImage(t, w.Host))
+	}
+	if err := c.WaitDefaultServiceAccount(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := hosts[0].WriteFile(podsFile, podsYAML, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Must(t, "kubectl", "apply", "-f", podsFile)
+	for i := range workers {
+		c.Pod(t, fmt.Sprintf("p%d", i), cluster.Ready)
+	}
+	return scenario{c}
+}
+
+func others(all []*cluster.Node, but *cluster.Node) []*cluster.Node {
+	return slices.DeleteFunc(slices.Clone(all), func(n *cluster.Node) bool { return n == but })
+}
+
+func (s scenario) eventually(t *testing.T, limit time.Duration, what string, ask func(context.Context) error) {
+	t.Helper()
+	if err := s.Eventually(t.Context(), limit, what, ask); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sessions waits until a worker has sessions with these nodes, and with nobody else.
+func (s scenario) sessions(t *testing.T, worker *cluster.Node, with ...*cluster.Node) {
+	t.Helper()
+	var wanted []string
+	for _, w := range with {
+		wanted = append(wanted, w.Host.IP)
+	}
+	slices.Sort(wanted)
+	s.eventually(t, 30*time.Second, "sessions of "+worker.Name(), func(ctx context.Context) error {
+		out, err := worker.Host.Output(ctx, "ss", "-Htn", "state", "established", "( sport = :179 or dport = :179 )")
+		if err != nil {
+			return err
+		}
+		var found []string
+		for line := range strings.Lines(out) {
+			fields := strings.Fields(line)
+			address, _, _ := strings.Cut(fields[3], ":")
+			found = append(found, address)
+		}
+		slices.Sort(found)
+		if !slices.Equal(found, wanted) {
+			return fmt.Errorf("there are sessions with %v, not with %v", found, wanted)
+		}
+		return nil
+	})
+}
+
+// podCIDRs are those of the nodes.
+func (s scenario) podCIDRs(t *testing.T) map[string]string {
+	t.Helper()
+	nodes, err := s.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cidrs := map[string]string{}
+	for _, n := range nodes.Items {
+		cidrs[n.Name] = n.Spec.PodCIDR
+	}
+	return cidrs
+}
+
+// routes waits until a worker has direct routes to the pods of these nodes, and to no others.
+func (s scenario) routes(t *testing.T, worker *cluster.Node, to ...*cluster.Node) {
+	t.Helper()
+	s.eventually(t, 30*time.Second, "routes of "+worker.Name(), func(context.Context) error { return s.hasRoutes(t, worker, to...) })
+}
+
+func (s scenario) hasRoutes(t *testing.T, worker *cluster.Node, to ...*cluster.Node) error {
+	t.Helper()
+	cidrs := s.podCIDRs(t)
+	wanted := map[string]bool{}
+	for _, n := range to {
+		if cidr := cidrs[n.Name()]; cidr != "" {
+			wanted[fmt.Sprintf("%s via %s dev eth0", cidr, n.Host.IP)] = true
+		}
+	}
+	found := map[string]bool{}
+	for line := range strings.Lines(worker.Host.Run(t, "ip", "route", "show", "proto", "107")) {
+		found[strings.TrimSpace(line)] = true
+	}
+	if !maps.Equal(found, wanted) {
+		return fmt.Errorf("there are %v, not %v", slices.Sorted(maps.Keys(found)), slices.Sorted(maps.Keys(wanted)))
+	}
+	return nil
+}
+
+// allReach asks each pod from each other.
+func (s scenario) allReach(t *testing.T) {
+	t.Helper()
+	for _, from := range []string{"p0", "p1", "p2"} {
+		for _, to := range []string{"p0", "p1", "p2"} {
+			if from == to {
+				continue
+			}
+			if out, err := s.Exec(t.Context(), from, "tester", "get", "http://"+s.podIP(t, to)+":8080"); err != nil {
+				t.Errorf("%s does not reach %s: %v %s", from, to, err, out)
+			}
+		}
+	}
+}
+
+func (s scenario) podIP(t *testing.T, name string) string {
+	t.Helper()
+	pod, err := s.Client.CoreV1().Pods(metav1.NamespaceDefault).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pod.Status.PodIP
+}
+
+// inPod is a command of the host in the network of its one pod of ours.
+func inPod(t *testing.T, worker *cluster.Node, args ...string) []string {
+	t.Helper()
+	pid := strings.Fields(worker.Host.Run(t, "pgrep", "-x", "tester"))[0]
+	return append([]string{"nsenter", "--net", "--target", pid}, args...)
+}
+
+// restarts kills k0s on the node that packets go to, and stops it on the node that they come from, and starts
+// it again: no packet is lost, and no route removed.
+func (s scenario) restarts(t *testing.T) {
+	workers := s.Workers()
+	from, to := workers[0], workers[1]
+	var monitors []*testhost.Process
+	for _, w := range workers {
+		m, err := w.Host.Start("routes", "ip", "-ts", "monitor", "route")
+		if err != nil {
+			t.Fatal(err)
+		}
+		monitors = append(monitors, m)
+	}
+	server, err := to.Host.Start("iperf-server", inPod(t, to, "iperf3", "--server", "--one-off")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.eventually(t, 10*time.Second, "iperf3 to listen", func(ctx context.Context) error {
+		_, err := to.Host.Output(ctx, inPod(t, to, "sh", "-c", "ss -Htln sport = :5201 | grep -q .")...)
+		return err
+	})
+	const seconds = 40
+	client, err := from.Host.Start("iperf-client", inPod(t, from, "iperf3", "--client", s.podIP(t, "p1"),
+		"--udp", "--bitrate", "20M", "--length", "1200", "--time", fmt.Sprint(seconds), "--json")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.sessions(t, from, workers[2])
+	if err := to.Start(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	for _, w := range workers {
+		s.sessions(t, w, others(workers, w)...)
+	}
+	t.Logf("killed and started again, its sessions are back after %.1f s", time.Since(begin).Seconds())
+	took, err := from.Stop(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("k0s stopped in %.1f s", took.Seconds())
+	if err := from.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range workers {
+		s.sessions(t, w, others(workers, w)...)
+	}
+	select {
+	case <-client.Gone():
+		t.Fatal("the stream ended before the restarts did")
+	default:
+	}
+	if err := client.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var result struct {
+		End struct {
+			Sum struct {
+				Packets int `json:"packets"`
+				Lost    int `json:"lost_packets"`
+			} `json:"sum"`
+		} `json:"end"`
+	}
+	text, err := os.ReadFile(client.Log)
+	if err == nil {
+		err = json.Unmarshal(text, &result)
+	}
+	if err != nil {
+		t.Fatalf("iperf3: %v: %s", err, text)
+	}
+	t.Logf("%d of %d packets lost", result.End.Sum.Lost, result.End.Sum.Packets)
+	if result.End.Sum.Lost != 0 || result.End.Sum.Packets == 0 {
+		t.Error("packets were lost")
+	}
+	for i, m := range monitors {
+		if err := m.Signal(15); err != nil {
+			t.Fatal(err)
+		}
+		<-m.Gone()
+		text, err := os.ReadFile(m.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "proto 107") {
+				t.Errorf("a route of %s was changed: %s", workers[i].Name(), line)
+			}
+		}
+	}
+}
+
+// annotate sets annotations of a node; a nil one is removed.
+func (s scenario) annotate(t *testing.T, node string, annotations map[string]any) {
+	t.Helper()
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Client.CoreV1().Nodes().Patch(t.Context(), node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
