@@ -40,7 +40,7 @@ func fingerprints(o Options) (map[string]string, error) {
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter
 		if s, _ := k.Settings(); !o.Alone && s.BGP.Enabled {
-			prints["routing"] = fmt.Sprint(network.PodCIDR, network.ServiceCIDR, network.DualStack, k.PeerRouterIPs, k.PeerRouterASNs, k.ExtraArgs, k.RawArgs)
+			prints["routing"] = fmt.Sprint(o.Config.PodCIDRs(), o.Config.ServiceCIDRs(), k.PeerRouterIPs, k.PeerRouterASNs, k.ExtraArgs, k.RawArgs)
 		}
 		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
 	}

@@ -68,8 +68,8 @@ func newRouter(o Options, log *slog.Logger) (*router, error) {
 	table := routes.New(routes.Options{Overlay: overlay(s.Overlay), Encapsulation: routes.Encapsulation(s.Overlay.Encapsulation), Port: int(s.Overlay.Port), Journal: o.Journal, Log: log})
 	return &router{table, bgp.New(bgp.Options{
 		Client: client, NodeName: o.NodeName, Settings: s.BGP, Routes: table, Log: log,
-		PodNetworks:     prefixes(network.PodCIDR, network.DualStack.IPv6PodCIDR),
-		ServiceNetworks: prefixes(network.ServiceCIDR, network.DualStack.IPv6ServiceCIDR),
+		PodNetworks:     prefixes(o.Config.PodCIDRs()...),
+		ServiceNetworks: prefixes(o.Config.ServiceCIDRs()...),
 		Before:          before,
 		Restarted:       err == nil, // packets to pods have gone on meanwhile
 	})}, nil

@@ -88,7 +88,9 @@ func Ports(o Options) ([]host.Port, error) {
 	}
 	ports := []host.Port{kubelet, healthz}
 	if s, _ := o.Config.Spec.Network.KubeRouter.Settings(); o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider && !o.Alone && s.BGP.Enabled {
-		ports = append(ports, host.Port{Address: o.Address, Number: int(s.BGP.Port), Usage: "BGP (bgp-port in spec.network.kuberouter.extraArgs)"})
+		for _, a := range o.Addresses {
+			ports = append(ports, host.Port{Address: a.String(), Number: int(s.BGP.Port), Usage: "BGP (bgp-port in spec.network.kuberouter.extraArgs)"})
+		}
 	}
 	if proxy := o.Config.Spec.Network.KubeProxy; !proxy.Disabled {
 		for address, usage := range map[string]string{
