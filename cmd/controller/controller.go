@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,29 +17,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"k0s.io/k0s/cmd/internal/cli"
+	"k0s.io/k0s/cmd/internal/daemon"
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/controlplane"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/instance"
-	"k0s.io/k0s/internal/journal"
 	"k0s.io/k0s/internal/manifests"
-	"k0s.io/k0s/internal/memory"
 	"k0s.io/k0s/internal/node"
-	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/internal/status"
 	"k0s.io/k0s/internal/version"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 	"k0s.io/k0s/pkg/token"
 )
-
-// stopTimeout bounds the stop of everything.
-const stopTimeout = 60 * time.Second
-
-// settledGOGC is how much, in percent, the supervisor's heap may grow between collections once all is
-// ready.
-const settledGOGC = 30
 
 // flags of the command, beside the common ones.
 type flags struct {
@@ -105,40 +95,24 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	}
 	layout := plan.controller.Layout
 	socket := f.Socket(layout)
-	lock, err := instance.Acquire(layout, instance.RuntimeSpec{
+	release, err := daemon.Hold(layout, instance.RuntimeSpec{
 		Role: identity.Controller, StatusSocket: socket, APIURL: plan.controller.Config.Spec.API.URL(),
 		JoinURL: controlplane.JoinURL(plan.controller), SingleNode: f.single,
-	})
+	}, log)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := lock.Release(); err != nil {
-			log.Warn("Cannot give up the lock", "error", err)
-		}
-	}()
-	// Children of a supervisor that was killed die with it, but not before it.
-	if err := process.EndAll(layout.RunDir); err != nil {
+	defer release()
+	if err := daemon.Fit(preflight(ctx, plan), f.worker.IgnorePreflight, log); err != nil {
 		return err
-	}
-	if err := preflight(ctx, plan); err != nil {
-		if !f.worker.IgnorePreflight {
-			return fmt.Errorf("this host is not fit to run k0s: %w (--ignore-pre-flight-checks starts it all the same)", err)
-		}
-		log.Warn("Starting although this host is not fit to run k0s", "error", err)
 	}
 	id, err := identify(plan.controller, plan.controller.StoreData(), join, tokenErr)
 	if err != nil {
 		return err
 	}
 	plan.controller.Identity, plan.controller.Join = id, join
-	if plan.node.Journal, err = journal.Open(layout.Journal()); err != nil {
+	if plan.node.Journal, err = daemon.OpenJournal(layout, plan.workloads); err != nil {
 		return err
-	}
-	if plan.workloads {
-		if err := plan.node.Journal.AddKubeletRoot(layout.KubeletRoot); err != nil {
-			return err
-		}
 	}
 	engine, err := component.NewEngine(plan.components(), log)
 	if err != nil {
@@ -153,37 +127,23 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		warnings = append(warnings, adapted...)
 	}
 	current := func() status.Status {
-		s := status.Status{
-			Version: version.String(), Pid: os.Getpid(), PPid: os.Getppid(), Role: identity.Controller,
-			Workloads: plan.workloads, SingleNode: f.single, Args: os.Args, DataDir: layout.DataDir,
-			ClusterID: id.Cluster(), Started: begin, Warnings: warnings, Components: engine.Status(),
-		}
+		s := daemon.Status(identity.Controller, layout, begin, warnings)
+		s.Workloads, s.SingleNode, s.ClusterID, s.Components = plan.workloads, f.single, id.Cluster(), engine.Status()
 		s.Ready = !component.AnyNot(s.Components, component.Ready)
 		return s
 	}
-	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopStatus()
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := status.Serve(statusCtx, socket, current); err != nil {
-			log.Error("Cannot answer k0s status", "error", err)
-		}
-	}()
+	stopStatus := daemon.ServeStatus(ctx, socket, current, log)
 	log.Info("Starting k0s", "version", version.String(), "cluster", id.Cluster(), "node", plan.controller.NodeName,
 		"address", plan.controller.Config.Spec.API.Address, "data-dir", layout.DataDir)
 	go func() {
 		select {
 		case <-engine.Ready():
-			log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
-			// Unpacking and importing took memory that is not needed again.
-			memory.Settle(0, settledGOGC)
+			daemon.Ready(begin, log)
 		case <-ctx.Done():
 		}
 	}()
-	err = engine.Run(ctx, stopTimeout)
+	err = engine.Run(ctx, daemon.StopTimeout)
 	stopStatus()
-	<-served
 	log.Info("k0s has stopped")
 	return err
 }
@@ -218,7 +178,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if err := config.Complete(addresses, layout.DataDir); err != nil {
 		return nil, err
 	}
-	managerArgs, err := cli.ExtraArgs("--kube-controller-manager-extra-args", f.managerArgs)
+	managerArgs, err := cli.ExtraArgs("--kube-controller-manager-extra-args", f.managerArgs, name.KubeControllerManager, f.programs)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +187,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if workloads && !f.single && !f.noTaints {
 		taints = []string{"node-role.kubernetes.io/control-plane:NoSchedule"}
 	}
-	worker, err := f.worker.Node(layout, append([]netip.Addr{netip.MustParseAddr(config.Spec.API.Address)}, addresses...), map[string]string{controlplane.RoleLabel: "control-plane"}, taints, log)
+	worker, err := f.worker.Node(layout, append([]netip.Addr{netip.MustParseAddr(config.Spec.API.Address)}, addresses...), map[string]string{controlplane.RoleLabel: "control-plane"}, taints, f.programs, log)
 	if err != nil {
 		return nil, err
 	}
@@ -299,13 +259,7 @@ func (p *plan) components() component.Set {
 
 // preflight checks what would otherwise fail half-way.
 func preflight(ctx context.Context, p *plan) error {
-	layout := p.controller.Layout
-	const firstStart, laterStart = 400 << 20, 32 << 20
-	needed := uint64(laterStart)
-	if !exists(layout.Bin("runc")) {
-		needed = firstStart
-	}
-	errs := []error{host.FreeSpace(layout.DataDir, needed)}
+	errs := []error{daemon.FreeSpace(p.controller.Layout)}
 	ports := controlplane.Ports(p.controller.Config, p.controller.Alone, p.without)
 	if p.workloads {
 		workers, err := node.Ports(p.node)
@@ -319,9 +273,4 @@ func preflight(ctx context.Context, p *plan) error {
 		errs = append(errs, host.FreeAddress(ctx, port.String(), port.Usage))
 	}
 	return errors.Join(errs...)
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(filepath.Clean(path))
-	return err == nil
 }

@@ -61,7 +61,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(
 		controller.Command(applet.Programs{}),
-		worker.Command(),
+		worker.Command(applet.Programs{}),
 		token.Command(),
 		etcd.Command(),
 		kubectl.Command(),

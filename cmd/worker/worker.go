@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,27 +22,19 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"k0s.io/k0s/cmd/internal/cli"
+	"k0s.io/k0s/cmd/internal/daemon"
 	"k0s.io/k0s/internal/balancer"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/internal/instance"
-	"k0s.io/k0s/internal/journal"
-	"k0s.io/k0s/internal/memory"
 	"k0s.io/k0s/internal/node"
-	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/internal/status"
 	"k0s.io/k0s/internal/version"
 	"k0s.io/k0s/internal/workerconfig"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 	"k0s.io/k0s/pkg/token"
 )
-
-// stopTimeout bounds the stop of everything.
-const stopTimeout = 60 * time.Second
-
-// settledGOGC is how much, in percent, the supervisor's heap may grow between collections once all is
-// ready.
-const settledGOGC = 30
 
 type flags struct {
 	cli.Flags
@@ -51,8 +42,8 @@ type flags struct {
 	token  cli.TokenFlags
 }
 
-// Command returns `k0s worker`.
-func Command() *cobra.Command {
+// Command returns `k0s worker`. The programs know their flags.
+func Command(programs v1beta1.Programs) *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "worker [TOKEN]",
@@ -65,7 +56,7 @@ func Command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer cancel()
-			return run(ctx, f, cmd)
+			return run(ctx, f, programs, cmd)
 		},
 	}
 	fs := cmd.Flags()
@@ -75,7 +66,7 @@ func Command() *cobra.Command {
 	return cmd
 }
 
-func run(ctx context.Context, f flags, cmd *cobra.Command) error {
+func run(ctx context.Context, f flags, programs v1beta1.Programs, cmd *cobra.Command) error {
 	begin := time.Now()
 	if os.Geteuid() != 0 {
 		return errors.New("k0s worker must run as root: use sudo")
@@ -93,7 +84,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	worker, err := f.worker.Node(layout, addresses, nil, nil, log)
+	worker, err := f.worker.Node(layout, addresses, nil, nil, programs, log)
 	if err != nil {
 		return err
 	}
@@ -101,51 +92,28 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	join, tokenErr := f.token.Take(token.Worker)
 
 	socket := f.Socket(layout)
-	lock, err := instance.Acquire(layout, instance.RuntimeSpec{Role: identity.Worker, StatusSocket: socket})
+	release, err := daemon.Hold(layout, instance.RuntimeSpec{Role: identity.Worker, StatusSocket: socket}, log)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := lock.Release(); err != nil {
-			log.Warn("Cannot give up the lock", "error", err)
-		}
-	}()
-	if err := process.EndAll(layout.RunDir); err != nil {
-		return err
-	}
+	defer release()
 	if known, err := identity.Read(layout.DataDir); err != nil {
 		return err
 	} else if (known == nil || known.State != identity.Member) && tokenErr != nil {
 		return tokenErr
 	}
-	if err := preflight(layout); err != nil {
-		if !f.worker.IgnorePreflight {
-			return fmt.Errorf("this host is not fit to run k0s: %w (--ignore-pre-flight-checks starts it all the same)", err)
-		}
-		log.Warn("Starting although this host is not fit to run k0s", "error", err)
+	if err := daemon.Fit(errors.Join(daemon.FreeSpace(layout), cli.FitForWorkloads()), f.worker.IgnorePreflight, log); err != nil {
+		return err
 	}
 	id, err := identity.Joined(layout.DataDir, worker.NodeName)
 	if err != nil {
 		return err
 	}
-	if worker.Journal, err = journal.Open(layout.Journal()); err != nil {
-		return err
-	}
-	if err := worker.Journal.AddKubeletRoot(layout.KubeletRoot); err != nil {
+	if worker.Journal, err = daemon.OpenJournal(layout, true); err != nil {
 		return err
 	}
 	w := &running{id: id, node: worker, join: join, log: log, renew: make(chan struct{}, 1)}
 	return w.run(ctx, socket, begin)
-}
-
-// preflight checks what would otherwise fail half-way.
-func preflight(layout host.Layout) error {
-	const firstStart, laterStart = 400 << 20, 32 << 20
-	needed := uint64(laterStart)
-	if _, err := os.Stat(filepath.Clean(layout.Bin("runc"))); err != nil {
-		needed = firstStart
-	}
-	return errors.Join(host.FreeSpace(layout.DataDir, needed), cli.FitForWorkloads())
 }
 
 // running is a worker at work: first it joins, then it is a node.
@@ -167,17 +135,9 @@ func (w *running) run(ctx context.Context, socket string, begin time.Time) error
 		w.log.Warn("This host is not perfect, k0s adapts to it", "because", strings.Join(adapted, "; "))
 	}
 
-	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := status.Serve(statusCtx, socket, func() status.Status { return w.status(begin, adapted) }); err != nil {
-			w.log.Error("Cannot answer k0s status", "error", err)
-		}
-	}()
+	stopStatus := daemon.ServeStatus(ctx, socket, func() status.Status { return w.status(begin, adapted) }, w.log)
 	defer func() {
 		stopStatus()
-		<-served
 		w.log.Info("k0s has stopped")
 	}()
 
@@ -215,7 +175,7 @@ func (w *running) joinAndWork(ctx context.Context, begin time.Time) (moves bool,
 	})
 	defer stopOnSignal()
 	ended := make(chan error, 1)
-	go func() { ended <- engine.Run(joinCtx, stopTimeout) }()
+	go func() { ended <- engine.Run(joinCtx, daemon.StopTimeout) }()
 	select {
 	case err := <-ended:
 		return false, err
@@ -381,14 +341,13 @@ func (w *running) workWith(ctx context.Context, current node.Options, begin time
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- engine.Run(ctx, stopTimeout) }()
+	go func() { ended <- engine.Run(ctx, daemon.StopTimeout) }()
 	select {
 	case err := <-ended:
 		return false, err
 	case <-engine.Ready():
 	}
-	w.log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
-	memory.Settle(0, settledGOGC)
+	daemon.Ready(begin, w.log)
 	for {
 		select {
 		case err := <-ended:
@@ -427,10 +386,8 @@ func checkPorts(ctx context.Context, o node.Options) error {
 }
 
 func (w *running) status(begin time.Time, warnings []string) status.Status {
-	s := status.Status{
-		Version: version.String(), Pid: os.Getpid(), PPid: os.Getppid(), Role: identity.Worker, Workloads: true,
-		Args: os.Args, DataDir: w.node.Layout.DataDir, Started: begin, Warnings: warnings,
-	}
+	s := daemon.Status(identity.Worker, w.node.Layout, begin, warnings)
+	s.Workloads = true
 	joining := w.joining.Load()
 	if joining != nil {
 		s.Components = joining.Status()

@@ -93,9 +93,14 @@ const balancerPort = "7443"
 
 // ThroughBalancer returns access to the API from a worker's host, through the balancer in its k0s.
 func (c *Cluster) ThroughBalancer(worker *Node) (kubernetes.Interface, error) {
+	return c.ThroughPort(worker, balancerPort)
+}
+
+// ThroughPort is ThroughBalancer where the balancer has another port.
+func (c *Cluster) ThroughPort(worker *Node, port string) (kubernetes.Interface, error) {
 	for _, n := range c.Controllers() {
 		_, client, err := n.clientBy(func(config *rest.Config, _ *url.URL) {
-			config.Host = "https://" + net.JoinHostPort("127.0.0.1", balancerPort)
+			config.Host = "https://" + net.JoinHostPort("127.0.0.1", port)
 			config.Dial = worker.Host.Dial
 		})
 		if err == nil {

@@ -19,6 +19,7 @@ import (
 
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/instance"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 // Flags are common to all commands that deal with a k0s on this host.
@@ -118,8 +119,8 @@ func LogLevels(given map[string]string) (map[string]string, error) {
 }
 
 // ExtraArgs reads a string of flags, split as a shell would: "--a=b --c 'd e' --f" is a=b, c=d e,
-// f=true.
-func ExtraArgs(flag, value string) (map[string]string, error) {
+// f=true. A name that the program does not know is refused, unless programs is nil.
+func ExtraArgs(flag, value, program string, programs v1beta1.Programs) (map[string]string, error) {
 	words, err := shellwords.Parse(value)
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot split %q: %w", flag, value, err)
@@ -143,6 +144,14 @@ func ExtraArgs(flag, value string) (map[string]string, error) {
 			return nil, fmt.Errorf("%s: --%s is given twice", flag, name)
 		}
 		args[name] = val
+	}
+	if len(args) > 0 && programs != nil { // asking takes time
+		known := programs.Flags(program)
+		for _, name := range slices.Sorted(maps.Keys(args)) {
+			if problem := v1beta1.UnknownFlag(program, name, known); problem != "" {
+				return nil, fmt.Errorf("%s: --%s: %s", flag, name, problem)
+			}
+		}
 	}
 	return args, nil
 }

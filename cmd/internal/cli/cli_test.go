@@ -3,6 +3,8 @@ package cli
 import (
 	"maps"
 	"testing"
+
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 func TestExtraArgs(t *testing.T) {
@@ -20,10 +22,32 @@ func TestExtraArgs(t *testing.T) {
 		{"--a 'b c' --d", map[string]string{"a": "b c", "d": "true"}, true},
 		{`--a="open`, nil, false},
 	} {
-		got, err := ExtraArgs("--kubelet-extra-args", tc.in)
+		got, err := ExtraArgs("--kubelet-extra-args", tc.in, "kubelet", nil)
 		if (err == nil) != tc.ok || (tc.ok && !maps.Equal(got, tc.want)) {
 			t.Errorf("%q: got %q, %v", tc.in, got, err)
 		}
+	}
+}
+
+// knownFlags are Programs that know flags only.
+type knownFlags struct {
+	v1beta1.Programs
+	flags map[string][]string
+}
+
+func (k knownFlags) Flags(program string) []string { return k.flags[program] }
+
+func TestUnknownExtraArgs(t *testing.T) {
+	programs := knownFlags{flags: map[string][]string{"kubelet": {"max-pods", "node-ip"}}}
+	if got, err := ExtraArgs("--kubelet-extra-args", "--max-pods=7", "kubelet", programs); err != nil || got["max-pods"] != "7" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	const want = `--kubelet-extra-args: --max-podz: kubelet has no such flag: did you mean "max-pods"?`
+	if _, err := ExtraArgs("--kubelet-extra-args", "--node-ip=192.0.2.1 --max-podz 7", "kubelet", programs); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if _, err := ExtraArgs("--x", "--what=ever", "unknown", programs); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/node"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -39,8 +40,9 @@ func (f *WorkerFlags) AddTo(fs *pflag.FlagSet) {
 }
 
 // Node turns the flags into what a node is to be, but for its configuration and its journal. Labels are
-// those that it has anyway, taints those beside the given ones.
-func (f *WorkerFlags) Node(layout host.Layout, addresses []netip.Addr, labels map[string]string, taints []string, log *slog.Logger) (node.Options, error) {
+// those that it has anyway, taints those beside the given ones. programs, which may be nil, know
+// the kubelet's flags.
+func (f *WorkerFlags) Node(layout host.Layout, addresses []netip.Addr, labels map[string]string, taints []string, programs v1beta1.Programs, log *slog.Logger) (node.Options, error) {
 	o := node.Options{
 		Addresses: addresses, Layout: layout, Labels: maps.Clone(labels), Taints: append(append([]string(nil), f.Taints...), taints...),
 		CloudProvider: f.CloudProvider, Profile: f.Profile, Log: log,
@@ -59,11 +61,11 @@ func (f *WorkerFlags) Node(layout host.Layout, addresses []netip.Addr, labels ma
 	if o.LogLevels, err = LogLevels(f.Logging); err != nil {
 		return o, err
 	}
-	if o.KubeletArgs, err = ExtraArgs("--kubelet-extra-args", f.KubeletArgs); err != nil {
+	if o.KubeletArgs, err = ExtraArgs("--kubelet-extra-args", f.KubeletArgs, name.Kubelet, programs); err != nil {
 		return o, err
 	}
-	if name := o.KubeletArgs["hostname-override"]; name != "" {
-		o.NodeName = strings.ToLower(name)
+	if override := o.KubeletArgs["hostname-override"]; override != "" {
+		o.NodeName = strings.ToLower(override)
 	}
 	return o, nil
 }

@@ -5,6 +5,7 @@
 //	                                        certificate is tls.crt and tls.key in the directory
 //	tester get [-ca FILE] [-token FILE] URL prints what a server answers; fails unless 200
 //	tester lookup NAME                      prints the addresses of a name, sorted
+//	tester balance ADDRESS SERVER...        a TCP load balancer: passes connections on to the servers by turns
 package main
 
 import (
@@ -37,7 +38,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME")
+		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVER...")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -50,6 +51,8 @@ func run(args []string) error {
 		return get(ctx, args[1:])
 	case "lookup":
 		return lookup(ctx, args[1])
+	case "balance":
+		return balance(args[1], args[2:])
 	}
 	return fmt.Errorf("there is no %q", args[0])
 }
@@ -135,4 +138,34 @@ func lookup(ctx context.Context, name string) error {
 	slices.Sort(addresses)
 	fmt.Println(strings.Join(addresses, "\n"))
 	return nil
+}
+
+// balance leaves out, for one connection, a server that does not take it within a second.
+func balance(address string, servers []string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	for turn := 0; ; turn++ {
+		client, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer client.Close()
+			for i := range servers {
+				server, err := net.DialTimeout("tcp", servers[(turn+i)%len(servers)], time.Second)
+				if err != nil {
+					continue
+				}
+				defer server.Close()
+				go func() {
+					_, _ = io.Copy(server, client)
+					server.Close()
+				}()
+				_, _ = io.Copy(client, server)
+				return
+			}
+		}()
+	}
 }

@@ -49,8 +49,8 @@ func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 		for _, name := range slices.Sorted(maps.Keys(p.args.ExtraArgs)) {
 			path := p.path.Child("extraArgs").Key(name)
 			switch {
-			case len(known) > 0 && !slices.Contains(known, name):
-				errs = append(errs, field.Forbidden(path, p.name+" has no such flag"+Nearest(name, known)))
+			case UnknownFlag(p.name, name, known) != "":
+				errs = append(errs, field.Forbidden(path, UnknownFlag(p.name, name, known)))
 			case name == FeatureGatesFlag && slices.Contains(GatedComponents(), p.name):
 				errs = append(errs, c.checkExtraGates(path, p.name, p.args.ExtraArgs[name], programs)...)
 			}
@@ -68,6 +68,15 @@ func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 		errs = append(errs, problems...)
 	}
 	return append(errs, c.checkProfiles(spec.Child("workerProfiles"), gates, programs)...)
+}
+
+// UnknownFlag says that a program has no flag of a name; empty if it has, or if its
+// flags are not known.
+func UnknownFlag(program, name string, known []string) string {
+	if len(known) == 0 || slices.Contains(known, name) {
+		return ""
+	}
+	return program + " has no such flag" + Nearest(name, known)
 }
 
 // Nearest puts into words what a misspelt name was probably meant to be; empty if
