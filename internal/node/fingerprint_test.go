@@ -34,6 +34,11 @@ func TestChanged(t *testing.T) {
 		{"feature gates", func(s *v1beta1.ClusterSpec) {
 			s.FeatureGates = []v1beta1.FeatureGate{{Name: "A", Enabled: true}}
 		}, []string{"kubelet", "kube-proxy"}, true},
+		{"the tunnel's port", func(s *v1beta1.ClusterSpec) { s.Konnectivity.AgentPort = 9132 }, []string{"tunnel"}, true},
+		{"an external address", func(s *v1beta1.ClusterSpec) { s.API.ExternalAddress = "k.example.org" }, []string{"tunnel"}, true},
+		{"an external address for users", func(s *v1beta1.ClusterSpec) {
+			s.API.ExternalAddress, s.Network.NodeLocalLoadBalancing.Enabled = "k.example.org", true
+		}, nil, true},
 		{"no kube-proxy", func(s *v1beta1.ClusterSpec) { s.Network.KubeProxy.Disabled = true }, nil, false},
 	} {
 		before := options(t, nil)

@@ -307,7 +307,7 @@ func goesBy(t *testing.T, ctx context.Context, c *cluster.Cluster, w *cluster.No
 		if err != nil {
 			return err
 		}
-		for _, program := range []string{"kubelet", "kube-proxy", "k0s"} {
+		for _, program := range []string{"kubelet", "kube-proxy"} {
 			if !strings.Contains(out, `("`+program+`"`) {
 				return fmt.Errorf("%s is not connected to port %s: %s", program, port, out)
 			}

@@ -38,7 +38,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVER...")
+		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVERS")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
