@@ -359,6 +359,8 @@ func TestRefused(t *testing.T) {
 				`line 1: spec.network.calico.mode: must be bird when dualStack is enabled`},
 		{"families", `spec: {network: {podCIDR: "fd00::/64"}}`, `line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": is not of the family of spec.network.podCIDR, fd00::/64: for both families, see spec.network.dualStack`},
 		{"address family", `spec: {network: {primaryAddressFamily: ipv4}}`, `line 1: spec.network.primaryAddressFamily: invalid value "ipv4": must be IPv4, IPv6 or empty`},
+		{"external address of the other family", `spec: {api: {externalAddress: "[2001:db8::1]:443"}}`,
+			`line 1: spec.api.externalAddress: invalid value "[2001:db8::1]:443": is IPv6, but services are IPv4: pods could not reach the API by it (with spec.network.nodeLocalLoadBalancing.enabled they need not)`},
 		{"node-local load balancers, also when disabled", `spec: {network: {nodeLocalLoadBalancing: {type: HAProxy, envoyProxy: {imagePullPolicy: maybe, apiServerBindPort: 0, image: {image: "a ", version: ""}}, traefik: {konnectivityServerBindPort: 65536}}}}`,
 			`line 1: spec.network.nodeLocalLoadBalancing.type: invalid value "HAProxy": must be EnvoyProxy or Traefik` + "\n" +
 				`line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.imagePullPolicy: invalid value "maybe": must be IfNotPresent, Always, Never or empty` + "\n" +

@@ -40,6 +40,10 @@ func (c *ClusterConfig) Validate() field.ErrorList {
 	errs = append(errs, c.Spec.InstallConfig.Users.validate(spec.Child("installConfig", "users"))...)
 	errs = append(errs, c.validatePorts(spec)...)
 	errs = append(errs, c.validateNetworks(spec)...)
+	if ip, err := netip.ParseAddr(c.Spec.API.ExternalHost()); err == nil && c.WorkersGoExternally() && familyOf(ip) != c.PrimaryFamily() {
+		errs = append(errs, field.Invalid(spec.Child("api", "externalAddress"), c.Spec.API.ExternalAddress,
+			fmt.Sprintf("is %s, but services are %s: pods could not reach the API by it (with spec.network.nodeLocalLoadBalancing.enabled they need not)", familyOf(ip), c.PrimaryFamily())))
+	}
 	return append(errs, c.validateTags()...)
 }
 
