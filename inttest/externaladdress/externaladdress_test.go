@@ -22,6 +22,12 @@ import (
 const (
 	configFile = "/etc/k0s/k0s.yaml"
 	podFile    = "/tmp/pod.yaml"
+	// profile keeps the pods, however full the machine's disk is.
+	profile = `
+  workerProfiles:
+  - name: default
+    values: {evictionHard: {nodefs.available: 1Mi, imagefs.available: 1Mi, memory.available: 64Mi}}
+`
 	// pod asks for the API as pods do, and is to live through all of it.
 	pod = `
 apiVersion: v1
@@ -158,8 +164,7 @@ func TestExternalAddress(t *testing.T) {
 	const config = `
 spec:
   api: {externalAddress: k8s.example.test}
-  konnectivity: {externalAddress: "tunnel.example.test:9132"}
-`
+  konnectivity: {externalAddress: "tunnel.example.test:9132"}` + profile
 	hosts := cluster.Hosts(t, testhost.NewNetwork(t), "lb", "c0", "c1", "c2", "w0")
 	lb, controllers, worker := hosts[0], hosts[1:4], hosts[4]
 	cluster.PutImage(t, lb)
@@ -231,8 +236,7 @@ func TestPorts(t *testing.T) {
 		must(t, controller.WriteFile(configFile, fmt.Appendf(nil, `
 spec:
   api: {externalAddress: "%s:8443"}
-  network: {nodeLocalLoadBalancing: {enabled: %t, type: Traefik, traefik: {apiServerBindPort: %d}}}
-`, lb.IP, enabled, port), 0o644))
+  network: {nodeLocalLoadBalancing: {enabled: %t, type: Traefik, traefik: {apiServerBindPort: %d}}}%s`, lb.IP, enabled, port, profile), 0o644))
 	}
 	configure(7555, false)
 	api := balance(t, lb, "8443", "6443", controller)
