@@ -322,7 +322,6 @@ func (w *running) work(ctx context.Context, begin time.Time) (moves bool, err er
 		if err != nil || !again {
 			return false, err
 		}
-		w.log.Info("The settings of the controllers make another worker of this one: starting it anew")
 	}
 }
 
@@ -360,7 +359,11 @@ func (w *running) workWith(ctx context.Context, current node.Options, begin time
 		case err != nil:
 			w.log.Error("The controllers' settings are of no use to this worker", "error", err)
 			continue
-		case !sameSet || w.moves(ctx):
+		case w.moves(ctx):
+			stop()
+			return true, <-ended
+		case !sameSet:
+			w.log.Info("The settings of the controllers make another worker of this one: starting it anew")
 			stop()
 			return true, <-ended
 		case len(touched) > 0:

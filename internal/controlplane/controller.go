@@ -60,7 +60,7 @@ func Controller(o Options) component.Set {
 	} else {
 		set = set.Without(name.KonnectivityServer)
 	}
-	if o.externalEndpoints() {
+	if !o.Alone {
 		set = append(set, endpointReconciler(o).Needs(API))
 	}
 	if JoinURL(o) != "" {

@@ -30,26 +30,35 @@ import (
 // servers that say of themselves that they are there. A controller that is alone is the only way there is.
 func (o Options) externalEndpoints() bool { return !o.Alone && o.Config.WorkersGoExternally() }
 
-// endpointReconciler has Service default/kubernetes lead to the external address.
+// endpointReconciler has Service default/kubernetes lead to the external address; without one, to where the API
+// servers say, who do not mend the port by themselves.
 func endpointReconciler(o Options) component.Component {
 	log := o.Log.With("component", "endpoint-reconciler")
-	return component.Background("endpoint-reconciler", o.elected("k0s-endpoint-reconciler", func(ctx context.Context) error {
-		config, err := o.adminConfig()
-		if err != nil {
-			return err
+	with := func(run func(*endpoints, context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			config, err := o.adminConfig()
+			if err != nil {
+				return err
+			}
+			config.WarningHandlerWithContext = rest.NoWarnings{} // that Endpoints are old is known
+			client, err := kubernetes.NewForConfig(config)
+			if err != nil {
+				return err
+			}
+			return run(&endpoints{client: client, log: log, family: o.Config.PrimaryFamily(), lookup: net.DefaultResolver.LookupNetIP}, ctx)
 		}
-		config.WarningHandlerWithContext = rest.NoWarnings{} // that Endpoints are old is known
-		client, err := kubernetes.NewForConfig(config)
-		if err != nil {
-			return err
-		}
+	}
+	if !o.externalEndpoints() {
+		return component.Background("endpoint-reconciler", with(func(e *endpoints, ctx context.Context) error {
+			e.port = int32(o.Config.Spec.API.Port) //nolint:gosec // it is a port
+			return e.giveBack(ctx)
+		}), log)
+	}
+	return component.Background("endpoint-reconciler", o.elected("k0s-endpoint-reconciler", with(func(e *endpoints, ctx context.Context) error {
 		host, port := o.Config.Spec.API.ExternalHostPort()
-		e := &endpoints{
-			client: client, host: host, port: int32(port), family: o.Config.PrimaryFamily(), //nolint:gosec // it is a port
-			lookup: net.DefaultResolver.LookupNetIP, log: log,
-		}
+		e.host, e.port = host, int32(port) //nolint:gosec // as above
 		return e.run(ctx)
-	}), log)
+	})), log)
 }
 
 const (
@@ -177,6 +186,8 @@ func (e *endpoints) find(ctx context.Context) ([]string, error) {
 const (
 	serviceName = "kubernetes"
 	portName    = "https"
+	// externalMark is an annotation: the external address that the objects were written for.
+	externalMark = "k0s.k0sproject.io/external-address"
 )
 
 // write makes the objects what they should be.
@@ -189,7 +200,7 @@ func (e *endpoints) write(ctx context.Context) error {
 
 func (e *endpoints) writeSlice(ctx context.Context) error {
 	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: serviceName, Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelServiceName: serviceName}},
+		ObjectMeta:  metav1.ObjectMeta{Name: serviceName, Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelServiceName: serviceName}, Annotations: e.mark()},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Protocol: new(corev1.ProtocolTCP), Port: &e.port}},
 	}
@@ -214,7 +225,7 @@ func (e *endpoints) writeSlice(ctx context.Context) error {
 		_, err = slices.Create(ctx, slice, metav1.CreateOptions{})
 		return err
 	case apiequality.Semantic.DeepEqual(there.Endpoints, slice.Endpoints) && apiequality.Semantic.DeepEqual(there.Ports, slice.Ports) &&
-		there.Labels[discoveryv1.LabelServiceName] == serviceName:
+		there.Labels[discoveryv1.LabelServiceName] == serviceName && there.Annotations[externalMark] == e.host:
 		return nil
 	}
 	slice.ResourceVersion = there.ResourceVersion
@@ -227,7 +238,7 @@ func (e *endpoints) writeEndpoints(ctx context.Context) error {
 	//nolint:staticcheck // the API servers write it, too
 	old := &corev1.Endpoints{
 		// Or there would be a second slice, made of this.
-		ObjectMeta: metav1.ObjectMeta{Name: serviceName, Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Name: serviceName, Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}, Annotations: e.mark()},
 		Subsets:    []corev1.EndpointSubset{{Ports: []corev1.EndpointPort{{Name: portName, Protocol: corev1.ProtocolTCP, Port: e.port}}}},
 	}
 	for _, address := range e.last {
@@ -241,10 +252,46 @@ func (e *endpoints) writeEndpoints(ctx context.Context) error {
 		return err
 	case err != nil:
 		return err
-	case apiequality.Semantic.DeepEqual(there.Subsets, old.Subsets) && there.Labels[discoveryv1.LabelSkipMirror] == "true":
+	case apiequality.Semantic.DeepEqual(there.Subsets, old.Subsets) && there.Labels[discoveryv1.LabelSkipMirror] == "true" &&
+		there.Annotations[externalMark] == e.host:
 		return nil
 	}
 	old.ResourceVersion = there.ResourceVersion
+	_, err = all.Update(ctx, old, metav1.UpdateOptions{})
+	return err
+}
+
+func (e *endpoints) mark() map[string]string { return map[string]string{externalMark: e.host} }
+
+// giveBack gives objects that were written for an external address the port of the API servers, which put in
+// only their addresses.
+func (e *endpoints) giveBack(ctx context.Context) error {
+	all := e.client.CoreV1().Endpoints(metav1.NamespaceDefault)
+	old, err := all.Get(ctx, serviceName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || (err == nil && old.Annotations[externalMark] == "") {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	slices := e.client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
+	slice, err := slices.Get(ctx, serviceName, metav1.GetOptions{})
+	if err == nil {
+		for i := range slice.Ports {
+			slice.Ports[i].Port = &e.port
+		}
+		delete(slice.Annotations, externalMark)
+		_, err = slices.Update(ctx, slice, metav1.UpdateOptions{})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	for _, subset := range old.Subsets {
+		for i := range subset.Ports {
+			subset.Ports[i].Port = e.port
+		}
+	}
+	delete(old.Annotations, externalMark) // last: until then it is to be done again
 	_, err = all.Update(ctx, old, metav1.UpdateOptions{})
 	return err
 }

@@ -143,6 +143,33 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// When the external address is given up, the API servers put in their addresses, and we the port.
+func TestGiveBack(t *testing.T) {
+	client := fake.NewClientset()
+	e := &endpoints{client: client, host: "192.0.2.9", port: 443, family: v1beta1.IPv4Family, log: slog.New(slog.DiscardHandler)}
+	ctx := t.Context()
+	e.resolve(ctx)
+	if err := e.write(ctx); err != nil {
+		t.Fatal(err)
+	}
+	e.port = 6443
+	for range 2 { // the second time there is nothing to do
+		if err := e.giveBack(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if a, b, port := led(t, client); port != 6443 || !slices.Equal(a, b) {
+			t.Errorf("it leads to %q and %q, port %d", a, b, port)
+		}
+	}
+	e.port = 7443
+	if err := e.giveBack(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, port := led(t, client); port != 6443 {
+		t.Errorf("what the API servers have written was changed: port %d", port)
+	}
+}
+
 // Without anything found, what is there is better than nothing.
 func TestEndpointsUnknown(t *testing.T) {
 	client := fake.NewClientset()
@@ -172,16 +199,8 @@ func TestExternalEndpoints(t *testing.T) {
 		}, false},
 	} {
 		o := options(t, test.change)
-		args, set := apiServerArgs(o), Controller(o)
-		if got := slices.Contains(args, "--endpoint-reconciler-type=none"); got != test.want {
+		if got := slices.Contains(apiServerArgs(o), "--endpoint-reconciler-type=none"); got != test.want {
 			t.Errorf("%+v: the API server leaves it to us: %t", o.Config.Spec.API, got)
-		}
-		got := false
-		for _, c := range set {
-			got = got || c.Name == "endpoint-reconciler"
-		}
-		if got != test.want {
-			t.Errorf("%+v: there is an endpoint reconciler: %t", o.Config.Spec.API, got)
 		}
 	}
 }
