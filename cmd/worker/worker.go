@@ -243,14 +243,15 @@ func (w *running) joiningSet(ctx context.Context) (component.Set, error) {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// firstPort is the balancer's, by the settings of the last time. A worker that has none yet takes the default
-// one, or where something else has that, any.
+// firstPort is the balancer's: that of the settings of the last time, else the default one; where something else
+// has that, any.
 func firstPort(ctx context.Context, known *workerconfig.Settings) (int, error) {
+	port := balancer.DefaultPort
 	if known != nil {
-		return known.Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort(), nil
+		port = known.Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort()
 	}
-	if host.FreeAddress(ctx, loopback(balancer.DefaultPort), "") == nil {
-		return balancer.DefaultPort, nil
+	if host.FreeAddress(ctx, loopback(port), "") == nil {
+		return port, nil
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(0))
 	if err != nil {
@@ -271,7 +272,7 @@ func (w *running) moves(ctx context.Context) bool {
 		return false
 	}
 	if err := host.FreeAddress(ctx, loopback(w.wantedPort()), "the way to the API (spec.network.nodeLocalLoadBalancing)"); err != nil {
-		w.log.Error("The way to the API cannot have the port that the controllers want", "stays", w.port, "error", err)
+		w.log.Error("The way to the API cannot have the port that the controllers want, it has another", "port", w.port, "error", err)
 		return false
 	}
 	return true
