@@ -111,6 +111,9 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		return err
 	}
 	plan.controller.Identity, plan.controller.Join = id, join
+	running, left := context.WithCancel(ctx)
+	defer left()
+	plan.controller.Left = left
 	if plan.node.Journal, err = daemon.OpenJournal(layout, plan.workloads); err != nil {
 		return err
 	}
@@ -142,7 +145,12 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 		case <-ctx.Done():
 		}
 	}()
-	err = engine.Run(ctx, daemon.StopTimeout)
+	err = engine.Run(running, daemon.StopTimeout)
+	if id.State == identity.Left && ctx.Err() == nil {
+		// Not ended: whatever keeps k0s running would start it again and again.
+		log.Warn("This controller has left its cluster, and waits: stop k0s and run `k0s reset` here, then it may join again", "error", err)
+		<-ctx.Done()
+	}
 	stopStatus()
 	log.Info("k0s has stopped")
 	return err

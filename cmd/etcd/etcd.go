@@ -89,7 +89,7 @@ func leave() *cobra.Command {
 }
 
 func remove(ctx context.Context, cmd *cobra.Command, m *etcdmembers.Members, layout host.Layout, peer string) error {
-	access, dataDir := controlplane.EtcdMembers(layout), layout.DataDir
+	dataDir := layout.DataDir
 	self, err := identity.Read(dataDir)
 	if err != nil {
 		return err
@@ -120,19 +120,11 @@ func remove(ctx context.Context, cmd *cobra.Command, m *etcdmembers.Members, lay
 		return errors.New("this is the only member of etcd: without it there is no cluster; `k0s reset` gives it up")
 	}
 	if is(all[i]) {
-		// First: killed in between, it must not start as if nothing had been.
-		if err := self.SetLeft(); err != nil {
-			return err
-		}
-	}
-	err = m.Remove(ctx, all[i].ID)
-	if err != nil && is(all[i]) && hasGone(ctx, access, all, all[i].ID) {
-		err = nil // a member that is removed stops, and may not say any more that it was
+		err = controlplane.LeaveEtcd(ctx, layout, m, self, all, all[i].ID)
+	} else {
+		err = m.Remove(ctx, all[i].ID)
 	}
 	if err != nil {
-		if is(all[i]) {
-			err = errors.Join(err, self.SetMember())
-		}
 		return err
 	}
 	if is(all[i]) {
@@ -141,27 +133,6 @@ func remove(ctx context.Context, cmd *cobra.Command, m *etcdmembers.Members, lay
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s has left etcd. If it still runs, stop k0s and run `k0s reset` there.\n", all[i].Name)
 	}
 	return err
-}
-
-// hasGone asks the other members whether this one is still among them.
-func hasGone(ctx context.Context, access etcdmembers.Access, all []etcdmembers.Member, id uint64) bool {
-	var others []string
-	for _, member := range all {
-		if member.ID != id && len(member.PeerURLs) > 0 {
-			others = append(others, member.Name+"="+member.PeerURLs[0])
-		}
-	}
-	for range 10 {
-		if standing, err := etcdmembers.Ask(ctx, access, others, id); err == nil && standing == etcdmembers.Removed {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(200 * time.Millisecond): // they learn of it one after the other
-		}
-	}
-	return false
 }
 
 // withMembers lends the members of etcd, as this host's reaches them.

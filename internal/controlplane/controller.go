@@ -34,6 +34,8 @@ type Options struct {
 	ControllerManagerArgs map[string]string
 	// WithoutTunnel: the API server reaches nodes, pods and services by routes that there are.
 	WithoutTunnel bool
+	// Left is called when this controller has left its cluster: nothing of it has any use then.
+	Left func()
 	// DisabledStacks are those of our own stacks that the cluster is not to have.
 	DisabledStacks []string
 	Log            *slog.Logger
@@ -65,9 +67,9 @@ func Controller(o Options) component.Set {
 	}
 	if JoinURL(o) != "" {
 		set = append(set, joinAPI(o).Needs(API))
-		if storeName(o.Config.Spec.Storage) == name.Etcd {
-			set = append(set, etcdPromoter(o).Needs("membership"))
-		}
+	}
+	if o.etcdGrows() {
+		set = append(set, etcdPromoter(o).Needs("membership"), memberObjects(o).Needs(API))
 	}
 	return set
 }

@@ -49,6 +49,7 @@ func stackParams(o Options, nameservers []string) manifests.Params {
 	p.CoreDNSImage = spec.Images.Ref(spec.Images.CoreDNS)
 	p.MetricsServerImage = spec.Images.Ref(spec.Images.MetricsServer)
 	p.PullPolicy = string(spec.Images.DefaultPullPolicy)
+	p.EtcdMembers = o.etcdGrows()
 	p.Disabled = o.DisabledStacks
 	// A resolver on the host's loopback is not there in a pod: CoreDNS would ask itself, and give up.
 	reachable := slices.DeleteFunc(slices.Clone(nameservers), func(server string) bool {

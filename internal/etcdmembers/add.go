@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -133,10 +132,7 @@ func (m *Members) livesAnywhere(ctx context.Context, member *clientv3.Member, cl
 // conflict tells of a member with a vote, whose place nobody can simply take: etcd might forget what that
 // member has confirmed.
 func conflict(l Learner, other *clientv3.Member, sameName, sameURL bool) error {
-	address := other.PeerURLs[0]
-	if u, err := url.Parse(address); err == nil {
-		address = u.Hostname()
-	}
+	address := PeerAddress(other.PeerURLs[0])
 	leave := fmt.Sprintf("if that controller, or its data, is gone for good, remove the member with `k0s etcd leave --peer-address %s` "+
 		"on another controller, and join again", address)
 	switch {

@@ -108,6 +108,18 @@ func (m *Members) List(ctx context.Context) ([]Member, error) {
 	return all, nil
 }
 
+// Leads tells whether the member on this host is the one that leads.
+func (m *Members) Leads(ctx context.Context) (bool, error) { return m.leads(ctx) }
+
+// Alive tells whether a member answers its peers.
+func (m *Members) Alive(ctx context.Context, member Member) bool {
+	return m.livesAnywhere(ctx, &clientv3.Member{PeerURLs: member.PeerURLs}, 0)
+}
+
+// Changes sends when members have begun to join, or have got their vote; the channel is closed when nothing
+// more will be sent. It does not tell of those that leave.
+func (m *Members) Changes(ctx context.Context) <-chan struct{} { return m.records.watch(ctx) }
+
 // Remove takes a member out of the cluster for good. One that is no member is none. etcd refuses until all
 // members have been connected for five seconds, which is waited for until ctx ends.
 func (m *Members) Remove(ctx context.Context, id uint64) error {
@@ -130,6 +142,15 @@ func (m *Members) Remove(ctx context.Context, id uint64) error {
 
 // settleInterval is how long to wait for etcd to be settled before asking again.
 const settleInterval = 500 * time.Millisecond
+
+// PeerAddress is the host of a peer URL.
+func PeerAddress(peerURL string) string {
+	u, err := url.Parse(peerURL)
+	if err != nil {
+		return peerURL
+	}
+	return u.Hostname()
+}
 
 // PeerURL is the URL that a peer address stands for: a URL of the form https://HOST:PORT, or a bare address
 // or DNS name, which gets PeerPort. Addresses that only one host understands are refused.

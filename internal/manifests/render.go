@@ -23,10 +23,11 @@ const (
 	SystemRBAC    = "system-rbac"
 	CoreDNS       = "coredns"
 	MetricsServer = "metrics-server"
+	EtcdMembers   = "etcd-members"
 )
 
 // ownStacks lists our own stacks in the order Render returns them.
-func ownStacks() []string { return []string{SystemRBAC, CoreDNS, MetricsServer} }
+func ownStacks() []string { return []string{SystemRBAC, CoreDNS, MetricsServer, EtcdMembers} }
 
 // Params is what our own stacks depend on. Start from DefaultParams.
 type Params struct {
@@ -50,6 +51,8 @@ type Params struct {
 	MetricsServerImage string
 	// PullPolicy is Always, IfNotPresent or Never. Default: IfNotPresent.
 	PullPolicy string
+	// EtcdMembers: the cluster has an etcd with members that k0s runs. Default: false.
+	EtcdMembers bool
 	// Disabled names stacks that shall not be in the cluster. They are still
 	// rendered, without objects, so that applying them removes what was there.
 	Disabled []string
@@ -76,6 +79,9 @@ func Render(p Params) ([]Stack, error) {
 	}
 	var stacks []Stack
 	for _, name := range ownStacks() {
+		if name == EtcdMembers && !p.EtcdMembers {
+			continue
+		}
 		stack := Stack{Name: name}
 		if !slices.Contains(p.Disabled, name) {
 			objects, err := renderDir(path.Join("manifests", name), p)

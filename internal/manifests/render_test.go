@@ -27,6 +27,7 @@ func TestRender(t *testing.T) {
 			p.CoreDNSImage = "registry.example.org:5000/coredns@sha256:0123"
 			p.MetricsServerImage = "registry.example.org:5000/metrics-server:v1"
 			p.PullPolicy = "Never"
+			p.EtcdMembers = true
 		},
 		"disabled": func(p *Params) { p.Disabled = []string{CoreDNS, MetricsServer} },
 	} {

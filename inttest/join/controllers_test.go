@@ -14,26 +14,26 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"k0s.io/k0s/inttest/cluster"
+	"k0s.io/k0s/inttest/testhost"
 )
 
 // The parts are in the order of a cluster's life; each goes on where the one before ended.
 func TestControllers(t *testing.T) {
-	h := hosts(t, "c1", "c2", "c3", "w1")
-	c := cluster.New(h["c1"])
+	h := cluster.Hosts(t, testhost.NewNetwork(t), "c1", "c2", "c3", "w1", "w2")
+	c := cluster.New(h[0])
 	must(t, c.Start())
 	ctx := deadline(t, 2*time.Minute)
 	must(t, c.WaitAPI(ctx))
-	w1, err := c.Join(ctx, h["w1"], cluster.Worker)
-	must(t, err)
+	workers := c.MustJoin(t, cluster.Worker, h[3:]...)
+	w1 := workers[0]
 
-	// Two at once: etcd itself admits one learner at a time.
-	c2, err := c.Join(ctx, h["c2"], cluster.Controller)
-	must(t, err)
-	c3, err := c.Join(ctx, h["c3"], cluster.Controller)
-	must(t, err)
+	// Two at once.
+	joining := c.MustJoin(t, cluster.Controller, h[1:3]...)
+	c2, c3 := joining[0], joining[1]
 	must(t, c.WaitControllers(ctx, c2, c3))
-	t.Logf("two controllers have joined %.1f s after the start of the second", time.Since(c3.Started).Seconds())
-	must(t, c.WaitNodes(ctx, w1))
+	t.Logf("two controllers have joined %.1f s after their start", time.Since(c3.Started).Seconds())
+	must(t, c.WaitNodes(ctx, workers...))
+	t.Logf("3 controllers and 2 workers are Ready after %.1f s", time.Since(c.Started).Seconds())
 	must(t, c.CheckOneCluster(ctx))
 	voters(t, c, "c1", "c2", "c3")
 

@@ -19,13 +19,13 @@ import (
 // TestKilledWhileJoining kills a joining controller again and again, each time a little later. In the end
 // it is a voter, and at no time was there a second cluster, or a first one without its majority for good.
 func TestKilledWhileJoining(t *testing.T) {
-	h := hosts(t, "c1", "c2")
-	c := cluster.New(h["c1"])
+	h := cluster.Hosts(t, testhost.NewNetwork(t), "c1", "c2")
+	c := cluster.New(h[0])
 	must(t, c.Start())
 	must(t, c.WaitAPI(deadline(t, time.Minute)))
 	token, err := c.Token(t.Context(), cluster.Controller)
 	must(t, err)
-	c2, err := c.Join(t.Context(), h["c2"], cluster.Controller)
+	c2, err := c.Join(t.Context(), h[1], cluster.Controller)
 	must(t, err)
 	c2.Token = token
 	for _, after := range []time.Duration{50, 150, 300, 500, 750, 1000, 1300, 1700, 2200, 3000, 4500} {
@@ -48,8 +48,8 @@ func TestKilledWhileJoining(t *testing.T) {
 		_, err := c2.Stop(ctx)
 		must(t, err)
 		// It must not come back as if nothing had been, nor found a cluster of its own.
-		refuses(t, h["c2"], "has left cluster", "controller")
-		h["c2"].Run(t, cluster.Program, "reset")
+		refuses(t, h[1], "has left cluster", "controller")
+		h[1].Run(t, cluster.Program, "reset")
 		c2.Token, err = c.Token(ctx, cluster.Controller)
 		must(t, err)
 		must(t, c2.Start())
@@ -88,8 +88,8 @@ func refuses(t *testing.T, h *testhost.Host, want string, args ...string) {
 
 // TestRefusals: what cannot work is said in a sentence, and nothing is changed.
 func TestRefusals(t *testing.T) {
-	h := hosts(t, "c1", "other", "w1")
-	c, other := cluster.New(h["c1"]), cluster.New(h["other"])
+	h := cluster.Hosts(t, testhost.NewNetwork(t), "c1", "other", "w1")
+	c, other := cluster.New(h[0]), cluster.New(h[1])
 	for _, each := range []*cluster.Cluster{c, other} {
 		must(t, each.Start())
 		must(t, each.WaitAPI(deadline(t, time.Minute)))
@@ -109,7 +109,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatalf("k0s token list says %q", list)
 	}
 	expired := token(c, cluster.Worker, "--expiry", "1s")
-	before := cluster.Snapshot(t, h["w1"])
+	before := cluster.Snapshot(t, h[2])
 	for _, tc := range []struct{ name, token, want string }{
 		{"none", "", "was given no join token"},
 		{"a controller's", controller, "this is a controller token"},
@@ -120,7 +120,7 @@ func TestRefusals(t *testing.T) {
 		if tc.token != "" {
 			args = append(args, tc.token)
 		}
-		refuses(t, h["w1"], tc.want, args...)
+		refuses(t, h[2], tc.want, args...)
 	}
 	for _, id := range ids {
 		if len(id) == 6 && strings.Contains(list, id+" ") {
@@ -128,25 +128,25 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	<-time.After(2 * time.Second) // the token's own time
-	refuses(t, h["w1"], "does not accept this join token", "worker", invalidated)
-	refuses(t, h["w1"], "does not accept this join token", "worker", expired)
+	refuses(t, h[2], "does not accept this join token", "worker", invalidated)
+	refuses(t, h[2], "does not accept this join token", "worker", expired)
 	// A controller whose networks are not the cluster's.
-	h["w1"].Run(t, "mkdir", "-p", "/etc/k0s")
-	must(t, h["w1"].WriteFile("/etc/k0s/k0s.yaml", []byte("spec: {network: {podCIDR: 10.42.0.0/16}}"), 0o600))
-	h["w1"].Run(t, cluster.Program, "reset")
-	refuses(t, h["w1"], `spec.network.podCIDR: invalid value "10.42.0.0/16": this cluster was founded with "10.244.0.0/16"`, "controller", controller)
-	refuses(t, h["w1"], "It will not found a cluster of its own", "controller")
-	h["w1"].Run(t, cluster.Program, "reset")
-	h["w1"].Run(t, "rm", "-r", "/etc/k0s")
+	h[2].Run(t, "mkdir", "-p", "/etc/k0s")
+	must(t, h[2].WriteFile("/etc/k0s/k0s.yaml", []byte("spec: {network: {podCIDR: 10.42.0.0/16}}"), 0o600))
+	h[2].Run(t, cluster.Program, "reset")
+	refuses(t, h[2], `spec.network.podCIDR: invalid value "10.42.0.0/16": this cluster was founded with "10.244.0.0/16"`, "controller", controller)
+	refuses(t, h[2], "It will not found a cluster of its own", "controller")
+	h[2].Run(t, cluster.Program, "reset")
+	h[2].Run(t, "rm", "-r", "/etc/k0s")
 	// Another cluster's controller at the address that the token names.
 	join, err := jointoken.Decode(worker)
 	must(t, err)
-	join.URL = "https://" + h["other"].IP + ":6443"
+	join.URL = "https://" + h[1].IP + ":6443"
 	astray, err := join.Encode()
 	must(t, err)
-	refuses(t, h["w1"], "is not the cluster that this join token is for", "worker", astray)
-	h["w1"].Run(t, cluster.Program, "reset")
-	cluster.MustBeAsBefore(t, h["w1"], before)
+	refuses(t, h[2], "is not the cluster that this join token is for", "worker", astray)
+	h[2].Run(t, cluster.Program, "reset")
+	cluster.MustBeAsBefore(t, h[2], before)
 }
 
 // TestManyWorkers: ten at once are Ready, and their logs can be read, in half a minute.
@@ -156,8 +156,8 @@ func TestManyWorkers(t *testing.T) {
 	for i := range many {
 		names = append(names, fmt.Sprintf("w%d", i))
 	}
-	h := hosts(t, names...)
-	c := cluster.New(h["c1"])
+	h := cluster.Hosts(t, testhost.NewNetwork(t), names...)
+	c := cluster.New(h[0])
 	must(t, c.Start())
 	ctx := deadline(t, 3*time.Minute)
 	must(t, c.WaitAPI(ctx))
@@ -165,14 +165,14 @@ func TestManyWorkers(t *testing.T) {
 	must(t, err)
 	var workers []*cluster.Node
 	for i := range many {
-		w, err := c.JoinWith(h[fmt.Sprintf("w%d", i)], cluster.Worker, token)
+		w, err := c.JoinWith(h[1+i], cluster.Worker, token)
 		must(t, err)
 		workers = append(workers, w)
 	}
 	last := time.Now()
 	must(t, c.WaitNodes(ctx, workers...))
 	t.Logf("%d workers are Ready %.1f s after the start of the last", many, time.Since(last).Seconds())
-	must(t, h["c1"].WriteFile("/tmp/pods.yaml", []byte(idle), 0o644))
+	must(t, h[0].WriteFile("/tmp/pods.yaml", []byte(idle), 0o644))
 	c.Must(t, "kubectl", "apply", "-f", "/tmp/pods.yaml")
 	pods := map[string]string{} // by node
 	must(t, cluster.Watch(ctx, c.Client.CoreV1().RESTClient(), "pods", "default", func(all map[string]*corev1.Pod) error {

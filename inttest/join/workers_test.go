@@ -16,21 +16,6 @@ import (
 	"k0s.io/k0s/inttest/testhost"
 )
 
-// hosts are test hosts with k0s on them.
-func hosts(t *testing.T, names ...string) map[string]*testhost.Host {
-	t.Helper()
-	network := testhost.NewNetwork(t)
-	all := map[string]*testhost.Host{}
-	for _, name := range names {
-		h := network.Host(t, name)
-		if err := cluster.Install(h); err != nil {
-			t.Fatal(err)
-		}
-		all[name] = h
-	}
-	return all
-}
-
 // pods are one per worker, by the worker's name.
 const pods = `
 apiVersion: apps/v1
@@ -65,17 +50,17 @@ func must(t *testing.T, err error) {
 }
 
 func TestWorkers(t *testing.T) {
-	h := hosts(t, "c1", "w1", "W2")
-	before := cluster.Snapshot(t, h["w1"])
-	c := cluster.New(h["c1"])
+	h := cluster.Hosts(t, testhost.NewNetwork(t), "c1", "w1", "W2")
+	before := cluster.Snapshot(t, h[1])
+	c := cluster.New(h[0])
 	must(t, c.Start())
 	ctx := deadline(t, time.Minute)
 	must(t, c.WaitAPI(ctx))
 	t.Logf("the API is ready after %.1f s", time.Since(c.Started).Seconds())
 
-	w1, err := c.Join(ctx, h["w1"], cluster.Worker, "--labels", "disk=fast", "--taints", "only=some:PreferNoSchedule")
+	w1, err := c.Join(ctx, h[1], cluster.Worker, "--labels", "disk=fast", "--taints", "only=some:PreferNoSchedule")
 	must(t, err)
-	w2, err := c.Join(ctx, h["W2"], cluster.Worker) // a name that Kubernetes does not allow as it is
+	w2, err := c.Join(ctx, h[2], cluster.Worker) // a name that Kubernetes does not allow as it is
 	must(t, err)
 	must(t, c.WaitNodes(ctx, w1, w2))
 	t.Logf("both workers are Ready %.1f s after the start of the second", time.Since(w2.Started).Seconds())
@@ -99,7 +84,7 @@ func TestWorkers(t *testing.T) {
 		image = cluster.PutImage(t, w.Host)
 		w.Host.Run(t, cluster.Program, "ctr", "-n", "k8s.io", "images", "import", image)
 	}
-	must(t, h["c1"].WriteFile("/tmp/pods.yaml", []byte(pods), 0o644))
+	must(t, h[0].WriteFile("/tmp/pods.yaml", []byte(pods), 0o644))
 	c.Must(t, "kubectl", "apply", "-f", "/tmp/pods.yaml")
 	ips := waitTools(t, c, w1, w2)
 	everyPodReachesEvery(t, c, w1, w2, ips)
@@ -140,8 +125,8 @@ func TestWorkers(t *testing.T) {
 		before, pids := waitTools(t, c, w1, w2), children(t, w1)
 		_, err := c.Stop(ctx)
 		must(t, err)
-		h["c1"].Run(t, "mkdir", "-p", "/etc/k0s")
-		must(t, h["c1"].WriteFile("/etc/k0s/k0s.yaml", []byte("spec: {workerProfiles: [{name: default, values: {maxPods: 77}}]}"), 0o600))
+		h[0].Run(t, "mkdir", "-p", "/etc/k0s")
+		must(t, h[0].WriteFile("/etc/k0s/k0s.yaml", []byte("spec: {workerProfiles: [{name: default, values: {maxPods: 77}}]}"), 0o600))
 		must(t, c.Start())
 		must(t, c.WaitAPI(ctx))
 		must(t, cluster.Watch(ctx, c.Client.CoreV1().RESTClient(), "nodes", "", func(all map[string]*corev1.Node) error {
@@ -165,11 +150,11 @@ func TestWorkers(t *testing.T) {
 		ctx := deadline(t, time.Minute)
 		_, err := w1.Stop(ctx)
 		must(t, err)
-		h["w1"].Run(t, cluster.Program, "reset")
+		h[1].Run(t, cluster.Program, "reset")
 		for _, file := range []string{"/tmp/testimage.tar", cluster.Tester} {
-			h["w1"].Run(t, "rm", file)
+			h[1].Run(t, "rm", file)
 		}
-		cluster.MustBeAsBefore(t, h["w1"], before)
+		cluster.MustBeAsBefore(t, h[1], before)
 	})
 }
 

@@ -1,0 +1,82 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k0s.io/k0s/internal/applet/name"
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/etcdmembers"
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/identity"
+	"k0s.io/k0s/internal/memberobjects"
+)
+
+// etcdGrows tells whether the store is an etcd of k0s that other controllers may join.
+func (o Options) etcdGrows() bool {
+	return JoinURL(o) != "" && storeName(o.Config.Spec.Storage) == name.Etcd
+}
+
+// memberObjects shows the members of etcd in the API, and lets this controller leave when it is asked to there.
+func memberObjects(o Options) component.Component {
+	log := o.Log.With("component", "etcd-members")
+	return component.Background("etcd-members", func(ctx context.Context) error {
+		config, err := o.adminConfig()
+		if err != nil {
+			return err
+		}
+		members, err := etcdmembers.Open(EtcdMembers(o.Layout))
+		if err != nil {
+			return err
+		}
+		defer members.Close()
+		return memberobjects.Run(ctx, memberobjects.Options{
+			Config: config, Members: members, Name: o.Identity.MemberName, Log: log,
+			Leave: func(ctx context.Context, all []etcdmembers.Member, id uint64) error {
+				if err := LeaveEtcd(ctx, o.Layout, members, o.Identity, all, id); err != nil {
+					return err
+				}
+				o.Left()
+				return nil
+			},
+		})
+	}, log)
+}
+
+// LeaveEtcd takes this controller's member out of etcd for good.
+func LeaveEtcd(ctx context.Context, l host.Layout, m *etcdmembers.Members, self *identity.Identity, all []etcdmembers.Member, id uint64) error {
+	// First: killed in between, it must not start as if nothing had been.
+	if err := self.SetLeft(); err != nil {
+		return err
+	}
+	err := m.Remove(ctx, id)
+	if err != nil && hasGone(ctx, EtcdMembers(l), all, id) {
+		err = nil // a member that is removed stops, and may not say any more that it was
+	}
+	if err != nil {
+		return errors.Join(err, self.SetMember())
+	}
+	return nil
+}
+
+// hasGone asks the other members whether this one is still among them.
+func hasGone(ctx context.Context, access etcdmembers.Access, all []etcdmembers.Member, id uint64) bool {
+	var others []string
+	for _, member := range all {
+		if member.ID != id && len(member.PeerURLs) > 0 {
+			others = append(others, member.Name+"="+member.PeerURLs[0])
+		}
+	}
+	for range 10 {
+		if standing, err := etcdmembers.Ask(ctx, access, others, id); err == nil && standing == etcdmembers.Removed {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(200 * time.Millisecond): // they learn of it one after the other
+		}
+	}
+	return false
+}
