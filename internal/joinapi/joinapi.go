@@ -33,7 +33,7 @@ type Options struct {
 	// Address to listen on; empty is all of them.
 	Address string
 	Port    int
-	// CertFile and KeyFile are the service's own.
+	// CertFile and KeyFile are the service's own. They are read again when they change.
 	CertFile, KeyFile string
 	// CipherSuites for TLS 1.2, by their names. Default: Go's.
 	CipherSuites []string
@@ -164,11 +164,11 @@ type discard struct{}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 func tlsConfig(o Options) (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+	cert, err := openCertificate(o.CertFile, o.KeyFile, o.Log)
 	if err != nil {
-		return nil, fmt.Errorf("the join API's certificate: %w", err)
+		return nil, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
 	known := map[string]uint16{}
 	for _, suite := range tls.CipherSuites() {
 		known[suite.Name] = suite.ID

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -868,6 +869,42 @@ func TestComponent(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", address); err == nil {
 		t.Error("it listens still")
+	}
+}
+
+// A renewed certificate is served without a restart, and never half of one.
+func TestCertificateChanges(t *testing.T) {
+	f := newFixture(t)
+	address := f.start(t)
+	ca, err := pki.EnsureCA(f.Layout.PKI("ca"), "kubernetes-ca", time.Hour, pki.Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := f.Layout.PKI("renewed")
+	if err := ca.Ensure(pki.Request{Path: renewed, CommonName: "renewed", Names: []string{"127.0.0.1"}, Server: true, Lifetime: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Cert)
+	for _, tc := range []struct{ name, from, to, want string }{
+		{"at first", "", "", "k0s-api"},
+		{"only the key is new", renewed + ".key", f.KeyFile, "k0s-api"},
+		{"both are new", renewed + ".crt", f.CertFile, "renewed"},
+		{"gone", f.CertFile, f.CertFile + ".away", "renewed"},
+	} {
+		if tc.from != "" {
+			if err := os.Rename(tc.from, tc.to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: roots})
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		if got := conn.ConnectionState().PeerCertificates[0].Subject.CommonName; got != tc.want {
+			t.Errorf("%s: the certificate is %s, want %s", tc.name, got, tc.want)
+		}
+		conn.Close()
 	}
 }
 
