@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 	"slices"
@@ -87,12 +86,13 @@ func runUntil(ctx context.Context, spec func() (process.Spec, error), check func
 	if err != nil {
 		return false, err
 	}
+	defer func() { _ = p.Stop(context.WithoutCancel(ctx)) }() // the next start makes sure that it is gone
 	err = probe.Until(ctx, check, func() error {
 		reason := p.Ended()
 		ended = reason != nil
 		return reason
 	})
-	return ended, errors.Join(err, p.Stop(context.WithoutCancel(ctx)))
+	return ended, err
 }
 
 func etcdPeerURL(o Options) string {
