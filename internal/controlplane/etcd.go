@@ -38,7 +38,14 @@ func etcd(o Options) component.Component {
 		return spec, host.MakeTree(l.Etcd(), 0o700, int(spec.UID))
 	}
 	c := process.Component(name.Etcd, spec, probe.HTTP(etcdClientURL+"/readyz", access.CAFile, access.CertFile, access.KeyFile))
-	start := c.Start
+	start, ready := c.Start, c.Ready
+	c.Ready = func(ctx context.Context) error {
+		err := ready(ctx)
+		if err != nil && ctx.Err() == nil {
+			err = wasRemoved(ctx, o, err)
+		}
+		return err
+	}
 	c.Start = func(ctx context.Context) error {
 		if o.Identity.State == identity.Joining {
 			if err := catchUp(ctx, o, spec); err != nil {

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"k0s.io/k0s/internal/applet/name"
@@ -40,8 +41,25 @@ func memberObjects(o Options) component.Component {
 				o.Left()
 				return nil
 			},
+			// By these it can find out whether it is a member still, when it cannot start some day.
+			Note: func(all []etcdmembers.Member, self uint64) error {
+				return o.Identity.SetEtcd(self, etcdmembers.Pairs(all))
+			},
 		})
 	}, log)
+}
+
+// wasRemoved adds to why etcd does not start that the others have taken it out, if they have.
+func wasRemoved(ctx context.Context, o Options, err error) error {
+	if o.Identity.State != identity.Member || o.Identity.EtcdMember == 0 {
+		return err
+	}
+	standing, askErr := etcdmembers.Ask(ctx, EtcdMembers(o.Layout), o.Identity.InitialCluster, o.Identity.EtcdMember)
+	if askErr != nil || standing != etcdmembers.Removed {
+		return err
+	}
+	return fmt.Errorf("this controller was taken out of its cluster's etcd while it was away, and its data is of no use to anybody: "+
+		"run `k0s reset`, then it may join again (%w)", err)
 }
 
 // LeaveEtcd takes this controller's member out of etcd for good.

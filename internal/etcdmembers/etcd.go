@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -106,6 +107,18 @@ func (m *Members) List(ctx context.Context) ([]Member, error) {
 		all = append(all, Member{member.ID, member.Name, member.PeerURLs, member.IsLearner})
 	}
 	return all, nil
+}
+
+// Pairs are the members that have started as NAME=PEERURL, as Ask wants them.
+func Pairs(all []Member) []string {
+	var list []string
+	for _, m := range all {
+		if m.Name != "" && len(m.PeerURLs) > 0 {
+			list = append(list, m.Name+"="+m.PeerURLs[0])
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // Leads tells whether the member on this host is the one that leads.

@@ -49,9 +49,10 @@ type Identity struct {
 	// Founded are the values of k0s.yaml that were fixed when the cluster was founded, by path.
 	Founded map[string]string `json:"founded,omitempty"`
 
-	// EtcdMember is the id of this controller's member of etcd, where it has joined one.
+	// EtcdMember is the id of this controller's member of etcd, where others can join that.
 	EtcdMember uint64 `json:"etcdMember,omitempty"`
-	// InitialCluster is what a joining controller starts etcd with, as NAME=PEERURL.
+	// InitialCluster is what a joining controller starts etcd with, as NAME=PEERURL; later, who were its
+	// members when last looked.
 	InitialCluster []string `json:"initialCluster,omitempty"`
 	// APIServers are those, as host:port, that the worker joined by.
 	APIServers []string `json:"apiServers,omitempty"`
@@ -161,8 +162,11 @@ func (id *Identity) SetCluster(clusterID string) error {
 	return id.write()
 }
 
-// SetEtcd notes which member of etcd the controller is about to be, and what it starts with.
+// SetEtcd notes which member of etcd the controller is, or is about to be, and what it starts with.
 func (id *Identity) SetEtcd(member uint64, initialCluster []string) error {
+	if id.EtcdMember == member && slices.Equal(id.InitialCluster, initialCluster) {
+		return nil
+	}
 	id.EtcdMember, id.InitialCluster = member, initialCluster
 	return id.write()
 }

@@ -41,7 +41,9 @@ type Options struct {
 	Name string
 	// Leave takes this controller's member, one of all, out of etcd. There is nothing left to do then.
 	Leave func(ctx context.Context, all []etcdmembers.Member, id uint64) error
-	Log   *slog.Logger
+	// Note is told who all are, of whom this controller's member has the id self.
+	Note func(all []etcdmembers.Member, self uint64) error
+	Log  *slog.Logger
 }
 
 const (
@@ -129,6 +131,11 @@ func (k *keeper) look(ctx context.Context, objects map[string]*v1beta1.EtcdMembe
 	self := slices.IndexFunc(all, func(m etcdmembers.Member) bool { return m.Name == k.Name })
 	if self >= 0 && mayLeave(objects[objectName(k.Name)], all[self]) {
 		return k.leave(ctx, all, all[self], objects[objectName(k.Name)])
+	}
+	if self >= 0 {
+		if err := k.Note(all, all[self].ID); err != nil {
+			return resync, false, err
+		}
 	}
 	leads, err := k.Members.Leads(ask)
 	if err != nil || !leads {

@@ -73,6 +73,9 @@ func TestEtcdMembers(t *testing.T) {
 		shown(t, &c.Node, "c1 True Voter", "c2 True Voter", "c3 False Left leave Success")
 		t.Logf("c3, which is lost, was taken out after %.1f s", time.Since(begin).Seconds())
 		c.Remove(c3)
+		c3.Token = ""
+		must(t, c3.Host.Boot(t.Context()))
+		refuses(t, c3.Host, "was taken out of its cluster's etcd while it was away", "controller")
 	})
 	t.Run("AllAtOnce", func(t *testing.T) {
 		// One of them must stay. The other's etcd, perhaps the leader, is gone.
