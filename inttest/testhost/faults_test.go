@@ -304,3 +304,35 @@ func TestDial(t *testing.T) {
 		t.Errorf("a name was looked up: %v", err)
 	}
 }
+
+func TestRouter(t *testing.T) {
+	n, other := NewNetwork(t), NewNetwork(t)
+	a := n.Host(t, "a")
+	Router(t, "r", n, other)
+	b := other.Host(t, "b")
+	expect := func(when, want string) {
+		t.Helper()
+		for _, way := range [][2]*Host{{a, b}, {b, a}} {
+			if got := reach(t, way[0], way[1], 9); got != want {
+				t.Errorf("%s, from %s to %s: %s", when, way[0].Name, way[1].Name, got)
+			}
+		}
+	}
+	expect("joined", "refused")
+	must(t, a.Reboot(t.Context()))
+	must(t, b.ChangeAddress(t.Context()))
+	expect("with another address, and after a reboot", "refused")
+
+	// An address that is no host's is neither forwarded to nor from.
+	pod := &Host{IP: "10.244.1.1"}
+	b.Run(t, "ip", "addr", "add", pod.IP+"/32", "dev", "lo")
+	a.Run(t, "ip", "route", "replace", pod.IP, "via", strings.Fields(a.Run(t, "ip", "route", "show", other.Prefix()))[2])
+	if got := reach(t, a, pod, 9); got == "refused" {
+		t.Errorf("the router knows the way to pods")
+	}
+	a.Run(t, "ip", "addr", "add", "10.244.2.1/32", "dev", "lo")
+	a.Run(t, "ip", "route", "replace", b.IP, "via", strings.Fields(a.Run(t, "ip", "route", "show", other.Prefix()))[2], "src", "10.244.2.1")
+	if got := reach(t, a, b, 9); got != "silence" {
+		t.Errorf("the router lets packets of pods pass: %s", got)
+	}
+}

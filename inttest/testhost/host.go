@@ -100,6 +100,9 @@ func (h *Host) Boot(ctx context.Context) error {
 	if err := h.boot(ctx); err != nil {
 		return err
 	}
+	if err := h.addRoutes(ctx); err != nil {
+		return errors.Join(err, h.Kill())
+	}
 	for _, d := range h.disks {
 		if err := h.mountDisk(ctx, d); err != nil {
 			return errors.Join(err, h.Kill())

@@ -203,7 +203,7 @@ func (h *Host) ChangeAddress(ctx context.Context) error {
 	if h.Pid() != 0 {
 		_, err := h.Output(ctx, "sh", "-ec", `ip addr flush dev eth0 scope global
 			ip addr add "$1" dev eth0; ip route replace default via "$2"`, "sh", address+"/24", h.network.Gateway)
-		if err != nil {
+		if err := errors.Join(err, h.addRoutes(ctx)); err != nil {
 			return fmt.Errorf("changing the address of %s: %w", h.Name, err)
 		}
 	}

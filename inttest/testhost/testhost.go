@@ -41,6 +41,8 @@ type Network struct {
 	mu    sync.Mutex
 	hosts []*Host
 	count int
+	// routes lead to other networks.
+	routes []route
 }
 
 // Open makes a network without hosts, having swept what dead processes left behind.

@@ -41,6 +41,16 @@ func (n *Network) Host(t testing.TB, name string, bind ...string) *Host {
 	return h
 }
 
+// Router boots a host for a test that joins two networks.
+func Router(t testing.TB, name string, a, b *Network) *Host {
+	t.Helper()
+	h, err := a.Join(t.Context(), name, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
 // Run runs a command on the host and returns its standard output. The test fails with the
 // command and its output when it does not exit with 0.
 func (h *Host) Run(t testing.TB, args ...string) string {
