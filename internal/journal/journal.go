@@ -33,9 +33,11 @@ const (
 	NFTTable Kind = "nft-table" // Name is "family table": deleted
 	// EmptyNFTTable is for a table that others may have come to use: deleted if it has no rules.
 	EmptyNFTTable Kind = "empty-nft-table"
-	IPTables      Kind = "iptables" // Name is kube-proxy: it removes its chains
-	Cgroup        Kind = "cgroup"   // Name is a path below each hierarchy: removed
-	Sysctl        Kind = "sysctl"   // Name is a path below /proc/sys: set to Old
+	// ForwardRules are in iptables' chain FORWARD: Name is ip or ip6, or the legacy program's path: ours are deleted.
+	ForwardRules Kind = "forward-rules"
+	IPTables     Kind = "iptables" // Name is kube-proxy: it removes its chains
+	Cgroup       Kind = "cgroup"   // Name is a path below each hierarchy: removed
+	Sysctl       Kind = "sysctl"   // Name is a path below /proc/sys: set to Old
 	// KubeletRoot is the kubelet's state: Name is a path, unmounted below and removed with the data.
 	KubeletRoot Kind = "kubelet-root"
 )

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -8,6 +9,8 @@ import (
 
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/network/kuberouter"
+	"k0s.io/k0s/internal/network/kuberouter/forward"
+	"k0s.io/k0s/internal/network/kuberouter/routes"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
@@ -26,8 +29,11 @@ func podNetwork(o Options) component.Component {
 		}
 		network.MTU = settings.MTU
 		if settings.AutoMTU {
-			if network.MTU, err = kuberouter.UplinkMTU(); err != nil {
+			if network.MTU, err = kuberouter.UplinkMTU(o.Addresses); err != nil {
 				return err
+			}
+			if network.MTU > 0 {
+				network.MTU -= wrapping(o)
 			}
 		}
 		network.Hairpin = settings.EffectiveHairpin() != v1beta1.HairpinDisabled
@@ -35,4 +41,27 @@ func podNetwork(o Options) component.Component {
 		network.IPAMDir = o.Layout.Run("cni")
 		return network.Apply(o.Journal)
 	}}
+}
+
+// wrapping is how much smaller pods' packets are to be: by what the tunnel adds, where all goes through it. Where
+// only some does, those routes have an MTU of their own.
+func wrapping(o Options) int {
+	s, _ := o.Config.Spec.Network.KubeRouter.Settings()
+	if o.Alone || overlay(s.Overlay) != routes.Full {
+		return 0
+	}
+	widest := 0
+	for _, address := range o.Addresses {
+		widest = max(widest, routes.Overhead(cmp.Or(routes.Encapsulation(s.Overlay.Encapsulation), routes.VXLAN), address))
+	}
+	return widest
+}
+
+// podForwarding lets pods' packets pass where the host's packet filter forwards nothing that it was not told of.
+func podForwarding(o Options) component.Component {
+	log := o.Log.With("component", "pod-forwarding")
+	return component.Background("pod-forwarding", forward.Pods{
+		Networks: prefixes(o.Config.PodCIDRs()...), Journal: o.Journal, Log: log,
+		Tool: func(name string) string { return o.Layout.Bin(name) },
+	}.Keep, log)
 }

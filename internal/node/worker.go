@@ -69,7 +69,7 @@ func Worker(o Options, needs Needs) component.Set {
 		set = append(set, controlTunnel(o).Needs(needs.Credentials, needs.APIAnswers))
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
-		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"))
+		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"), podForwarding(o).Needs("helpers", "kernel"))
 		if s, _ := o.Config.Spec.Network.KubeRouter.Settings(); !o.Alone && s.BGP.Enabled {
 			set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
 		}

@@ -14,6 +14,7 @@ import (
 
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter/forward"
 	"k0s.io/k0s/internal/network/kuberouter/routes"
 )
 
@@ -41,6 +42,8 @@ func undo(ctx context.Context, l host.Layout, e journal.Entry) error {
 		return netlink.LinkDel(link)
 	case journal.Routes:
 		return routes.Remove()
+	case journal.ForwardRules:
+		return forward.Remove(ctx, e.Name)
 	case journal.NFTTable:
 		return deleteTable(e.Name, always)
 	case journal.EmptyNFTTable:

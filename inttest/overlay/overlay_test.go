@@ -28,6 +28,7 @@ func TestTwoSubnets(t *testing.T) {
 	a, b := cluster.Hosts(t, netA, "c0", "a1", "a2"), cluster.Hosts(t, netB, "b1", "b2")
 	router := testhost.Router(t, "router", netA, netB)
 	b2 := b[1]
+	forwardPolicy(t, b2, nftables.ChainPolicyAccept)
 	before := cluster.Snapshot(t, b2)
 	c := cluster.New(a[0])
 	must(t, c.Start())
@@ -125,6 +126,16 @@ func TestTwoSubnets(t *testing.T) {
 			t.Errorf("%d packets of a stranger came through the tunnel", more)
 		}
 	})
+	t.Run("ForwardPolicyDrop", func(t *testing.T) {
+		forwardPolicy(t, b2, nftables.ChainPolicyDrop)
+		exchangeAll(ctx, t, c, pods)
+		must(t, c.Eventually(ctx, cluster.Patience, "the rules", func(context.Context) error {
+			if n := forwardRules(t, b2); n != 2 {
+				return fmt.Errorf("there are %d", n)
+			}
+			return nil
+		}))
+	})
 	t.Run("RestartTouchesNothing", func(t *testing.T) {
 		h := near[0].Host
 		was := kernel(t, h)
@@ -174,6 +185,9 @@ func TestTwoSubnets(t *testing.T) {
 		}))
 		_, err = gone.K0s(ctx, "reset")
 		must(t, err)
+		if n := forwardRules(t, b2); n != 0 {
+			t.Errorf("%d rules for pods are left", n)
+		}
 		cluster.MustBeAsBefore(t, gone.Host, before)
 		exchangeAll(ctx, t, c, pods[:3])
 	})
@@ -200,6 +214,38 @@ func wrapped(t *testing.T, h *testhost.Host) (packets int) {
 		packets += count
 	}
 	return packets
+}
+
+// forwardPolicy makes the chain FORWARD as the nft variant of iptables has it; with the policy drop, as Docker does.
+func forwardPolicy(t *testing.T, h *testhost.Host, policy nftables.ChainPolicy) {
+	t.Helper()
+	must(t, testhost.InNetwork(h.Pid(), func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.AddChain(&nftables.Chain{
+			Name: "FORWARD", Table: c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"}), Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy,
+		})
+		return c.Flush()
+	}))
+}
+
+// forwardRules counts the rules in that chain.
+func forwardRules(t *testing.T, h *testhost.Host) (count int) {
+	t.Helper()
+	must(t, testhost.InNetwork(h.Pid(), func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"}
+		rules, err := c.GetRules(table, &nftables.Chain{Name: "FORWARD", Table: table})
+		count = len(rules)
+		return err
+	}))
+	return count
 }
 
 // refused is how many packets from others than nodes a host has not let in.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -99,18 +100,28 @@ func (n Network) cniConfig() ([]byte, error) {
 	}, "", "  ")
 }
 
-// UplinkMTU is the smallest MTU of the interfaces that default routes leave by; 0, for the kernel's
-// default, when there is none.
-func UplinkMTU() (int, error) {
+// UplinkMTU is the smallest MTU of the interfaces that default routes leave by and of those that have the node's
+// addresses; 0, for the kernel's default, when there is none.
+func UplinkMTU(node []netip.Addr) (int, error) {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return 0, fmt.Errorf("listing routes: %w", err)
 	}
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, fmt.Errorf("listing addresses: %w", err)
+	}
+	uplinks := defaultLinks(routes)
+	for _, a := range addresses {
+		if address, ok := netip.AddrFromSlice(a.IP); ok && slices.Contains(node, address.Unmap()) {
+			uplinks = append(uplinks, a.LinkIndex)
+		}
+	}
 	smallest := 0
-	for _, index := range defaultLinks(routes) {
+	for _, index := range uplinks {
 		link, err := netlink.LinkByIndex(index)
 		if err != nil {
-			return 0, fmt.Errorf("the interface of the default route: %w", err)
+			return 0, fmt.Errorf("the interface to other hosts: %w", err)
 		}
 		if mtu := link.Attrs().MTU; smallest == 0 || mtu < smallest {
 			smallest = mtu

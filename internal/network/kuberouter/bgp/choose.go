@@ -43,6 +43,7 @@ func (c chooser) choose(heardOf map[netip.Prefix][]heard, before map[netip.Prefi
 	for destination, all := range heardOf {
 		for _, h := range all {
 			if c.acceptable(h, pods) {
+				h.Outside = c.plan.peers[h.from].node == ""
 				chosen[destination] = h.Path
 				break
 			}
@@ -60,6 +61,7 @@ func (c chooser) choose(heardOf map[netip.Prefix][]heard, before map[netip.Prefi
 			continue
 		}
 		if c.waiting && !overlaps(c.podNetworks, destination) && slices.ContainsFunc(c.plan.outside(), func(p peer) bool { return !c.told(p.Address) }) {
+			path.Outside = true
 			chosen[destination] = path
 		}
 	}

@@ -25,6 +25,8 @@ const Protocol = 107
 type Path struct {
 	Destination netip.Prefix
 	NextHop     netip.Addr
+	// Outside: the next hop is no node, and knows nothing of our tunnel.
+	Outside bool
 }
 
 // Overlay is when packets to the pods of other nodes are wrapped into packets between nodes.
@@ -70,8 +72,8 @@ type Status struct {
 	Overlay Overlay `json:"overlay"`
 	// Encapsulation is that in use; empty while no path needs one.
 	Encapsulation Encapsulation `json:"encapsulation,omitempty"`
-	// Direct, Tunnelled and Elsewhere count the paths: by plain routes, through the tunnel, and in another
-	// subnet with the overlay off, which is left to the routers there.
+	// Direct, Tunnelled and Elsewhere count the paths: by plain routes, through the tunnel, and by an address in
+	// another subnet without the tunnel, which is left to the host's other routes.
 	Direct    int `json:"direct"`
 	Tunnelled int `json:"tunnelled"`
 	Elsewhere int `json:"elsewhere"`
@@ -189,10 +191,10 @@ func (t *Table) apply(local, remote []Path) Status {
 		}
 		link, near := links.to(p.NextHop)
 		switch {
-		case near && t.Overlay != Full:
+		case near && (t.Overlay != Full || p.Outside):
 			wanted[p.Destination] = route{p.Destination, p.NextHop, link, false}
 			s.Direct++
-		case t.Overlay == Off:
+		case t.Overlay == Off || p.Outside:
 			s.Elsewhere++
 		default:
 			tunnelled[family] = append(tunnelled[family], p)

@@ -74,7 +74,13 @@ func table(t *testing.T, o Options) *Table {
 }
 
 func path(destination, via string) Path {
-	return Path{netip.MustParsePrefix(destination), netip.MustParseAddr(via)}
+	return Path{Destination: netip.MustParsePrefix(destination), NextHop: netip.MustParseAddr(via)}
+}
+
+func outside(destination, via string) Path {
+	p := path(destination, via)
+	p.Outside = true
+	return p
 }
 
 // kernelRoutes lists the kernel's routes of our protocol.
@@ -116,6 +122,8 @@ func TestApply(t *testing.T) {
 		{Off, slices.Concat(near, far), direct, Status{Direct: 2, Elsewhere: 2}},
 		{Full, near, []string{"10.244.2.0/24 via 192.0.2.2 dev kube-overlay onlink", "fd01:0:0:2::/64 via fe80::249:44ea:2320 dev kube-overlay6"},
 			Status{Encapsulation: VXLAN, Tunnelled: 2}},
+		{Full, []Path{outside("203.0.113.0/24", "192.0.2.5"), outside("0.0.0.0/0", "198.51.100.5")},
+			[]string{"203.0.113.0/24 via 192.0.2.5 dev eth0"}, Status{Direct: 1, Elsewhere: 1}},
 		{Subnet, nil, nil, Status{}},
 	} {
 		t.Run(fmt.Sprintf("%s, %d paths", tc.overlay, len(tc.remote)), func(t *testing.T) {
