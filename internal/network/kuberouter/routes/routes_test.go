@@ -148,18 +148,31 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// everything is all that may change in the kernel, also when it is made anew.
+// everything is all that we make in the kernel, so that it shows when it is made anew.
 func everything(t *testing.T) []string {
 	t.Helper()
-	var all []string
-	for _, what := range []string{"-d link", "addr", "-4 route show table all", "-6 route show table all", "neigh show nud permanent"} {
-		all = append(all, ip(t, "%s", what)...)
+	all := append(kernelRoutes(t), filter(t)...)
+	all = append(all, ip(t, "-d link show type vxlan")...)
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		link, err := netlink.LinkByName(tunnelName(family))
+		if err != nil {
+			continue
+		}
+		addresses, err1 := netlink.AddrList(link, netlink.FAMILY_ALL)
+		neighbours, err2 := netlink.NeighList(link.Attrs().Index, family)
+		forwarding, err3 := netlink.NeighList(link.Attrs().Index, unix.AF_BRIDGE)
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addresses {
+			all = append(all, a.IP.String())
+		}
+		for _, n := range append(neighbours, forwarding...) {
+			if n.State == unix.NUD_PERMANENT { // others are the kernel's own
+				all = append(all, n.String())
+			}
+		}
 	}
-	out, err := exec.CommandContext(t.Context(), "bridge", "fdb", "show").CombinedOutput()
-	if err != nil {
-		t.Fatalf("bridge fdb: %v: %s", err, out)
-	}
-	all = append(append(all, lines(string(out))...), filter(t)...)
 	slices.Sort(all)
 	return all
 }
