@@ -92,7 +92,8 @@ inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' c
 	go test -count=1 -p 1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
 
 .PHONY: bench
-bench: build/k0s ## measure size, start-up, memory and CPU, as a table and as JSON
+bench: build/k0s ## measure size, start-up, memory, CPU and network, as a table and as JSON
+	embedded-bins/need.sh iproute2 util-linux busybox-static iperf3
 	go run ./inttest/bench -json build/bench.json
 
 # Tools have a module of their own, so that they cannot move the versions of ours.

@@ -1,8 +1,8 @@
-// Bench measures a single node on a test host, and compares it with the budgets of the design.
+// Bench measures a single node on a test host, and the network between two, and compares it with the budgets of the design.
 //
-//	go run ./inttest/bench [-runs 3] [-idle 3m] [-count 60s] [-json FILE] [-zstd=false]
+//	go run ./inttest/bench [-runs 3] [-idle 3m] [-count 60s] [-json FILE] [-zstd=false] [-only network]
 //
-// It needs root, build/k0s (or K0S_BIN), and for the last size `zstd`.
+// It needs root, build/k0s (or K0S_BIN), for the last size `zstd`, and for the network `iperf3`.
 package main
 
 import (
@@ -28,6 +28,7 @@ type options struct {
 	count time.Duration // how long idle processor time is counted
 	zstd  bool
 	json  string
+	only  string // one part
 }
 
 func main() {
@@ -37,6 +38,7 @@ func main() {
 	flag.DurationVar(&o.count, "count", time.Minute, "how long to count the processor time of the idle node")
 	flag.BoolVar(&o.zstd, "zstd", true, "also compress the executable, which takes a minute or two")
 	flag.StringVar(&o.json, "json", "", "write the report to this file as JSON too")
+	flag.StringVar(&o.only, "only", "", "measure nothing else: network")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -48,14 +50,18 @@ func main() {
 
 func run(ctx context.Context, o options) error {
 	report := newReport()
-	if err := report.sizes(ctx, o.zstd); err != nil {
-		return err
-	}
-	for i := range o.runs {
-		fmt.Fprintf(os.Stderr, "run %d of %d\n", i+1, o.runs)
-		if err := measure(ctx, o, report, i == o.runs-1); err != nil {
+	switch o.only {
+	case "":
+		if err := measureNode(ctx, o, report); err != nil {
 			return err
 		}
+	case "network":
+	default:
+		return fmt.Errorf("-only %s: there is only network", o.only)
+	}
+	fmt.Fprintln(os.Stderr, "network")
+	if err := measureNetwork(ctx, o.runs, report); err != nil {
+		return err
 	}
 	if err := report.print(os.Stdout); err != nil {
 		return err
@@ -68,6 +74,20 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	return os.WriteFile(o.json, append(text, '\n'), 0o644)
+}
+
+// measureNode measures the executable, and a node of its own on fresh hosts.
+func measureNode(ctx context.Context, o options, report *Report) error {
+	if err := report.sizes(ctx, o.zstd); err != nil {
+		return err
+	}
+	for i := range o.runs {
+		fmt.Fprintf(os.Stderr, "run %d of %d\n", i+1, o.runs)
+		if err := measure(ctx, o, report, i == o.runs-1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // measure takes one host through a cold start, idleness if asked for, and a warm start.

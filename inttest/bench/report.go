@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -23,7 +24,7 @@ import (
 // The order is the report's.
 var budgets = []struct {
 	what, unit   string
-	budget, peer float64 // 0 for none
+	budget, peer float64 // 0 for none; that of a ratio is a least value
 }{
 	{"size of the executable", "MiB", 0, 0},
 	{"size as zstd -19", "MiB", 80, 0},
@@ -44,7 +45,16 @@ var budgets = []struct {
 	{"SIGTERM to gone", "s", 2, 0},
 	{"k0s version", "s", 0.15, 0},
 	{"k0s status", "s", 0.15, 0},
+	{"network: throughput, hosts", "Gbit/s", 0, 0},
+	{"network: throughput, pods", "Gbit/s", 0, 0},
+	{"network: throughput, pods to hosts", ratio, 0.95, 0},
+	{"network: round trip, hosts", "µs", 0, 0},
+	{"network: round trip, pods", "µs", 0, 0},
+	{"network: round trip, pods to hosts", ratio, 0.95, 0},
 }
+
+// ratio is the unit of a figure of which more is better.
+const ratio = "×"
 
 // Report is what was measured.
 type Report struct {
@@ -100,7 +110,7 @@ func (r *Report) add(what string, sample float64) {
 	f := r.named[what]
 	f.Samples = append(f.Samples, sample)
 	f.Value = median(f.Samples)
-	f.Met = f.Budget == 0 || f.Value <= f.Budget
+	f.Met = f.Budget == 0 || f.Value <= f.Budget && f.Unit != ratio || f.Value >= f.Budget && f.Unit == ratio
 	fmt.Fprintf(os.Stderr, "  %s: %.2f %s\n", what, sample, f.Unit)
 }
 
@@ -279,7 +289,7 @@ func (r *Report) print(w io.Writer) error {
 		if f.Budget > 0 {
 			budget, met = number(f.Budget), "ok"
 			if !f.Met {
-				met = fmt.Sprintf("MISSED by %.0f %%", 100*(f.Value/f.Budget-1))
+				met = fmt.Sprintf("MISSED by %.0f %%", 100*math.Abs(f.Value/f.Budget-1))
 			}
 		}
 		if f.Peer > 0 {

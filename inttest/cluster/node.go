@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -104,6 +105,21 @@ func (n *Node) Running() bool {
 // K0s runs a k0s command on the host and returns its standard output.
 func (n *Node) K0s(ctx context.Context, args ...string) (string, error) {
 	return n.Host.Output(ctx, append([]string{Program}, args...)...)
+}
+
+// PodProcess is a process of a pod on this node, by its id on the machine.
+func (n *Node) PodProcess(pod *corev1.Pod) (int, error) {
+	list, err := n.Host.Processes()
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range list {
+		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid))
+		if err == nil && strings.Contains(string(groups), string(pod.UID)) {
+			return p.Pid, nil
+		}
+	}
+	return 0, fmt.Errorf("there is no process of the pod %s on %s", pod.Name, n.Host.Name)
 }
 
 // DiskUsed is how many bytes the data directory takes.

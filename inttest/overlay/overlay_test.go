@@ -199,6 +199,35 @@ func TestTwoSubnets(t *testing.T) {
 	}
 }
 
+// With overlay-type full, what stays on one network is wrapped, too, and pods' packets are smaller from the start.
+func TestFull(t *testing.T) {
+	hosts := cluster.Hosts(t, testhost.NewNetwork(t), "c0", "w1", "w2")
+	hosts[0].Run(t, "mkdir", "-p", "/etc/k0s")
+	must(t, hosts[0].WriteFile("/etc/k0s/k0s.yaml", []byte("spec: {network: {kuberouter: {extraArgs: {overlay-type: full}}}}"), 0o600))
+	c := cluster.New(hosts[0])
+	must(t, c.Start())
+	ctx := deadline(t, time.Minute)
+	must(t, c.WaitAPI(ctx))
+	workers := c.MustJoin(t, cluster.Worker, hosts[1:]...)
+	must(t, c.WaitNodes(ctx, workers...))
+	pods := startPods(ctx, t, c, workers...)
+	exchangeAll(ctx, t, c, pods)
+	for _, p := range pods {
+		must(t, p.in(func() error {
+			link, err := netlink.LinkByName("eth0")
+			if err == nil && link.Attrs().MTU != 1450 {
+				t.Errorf("the MTU of the pod %s is %d", p.name, link.Attrs().MTU)
+			}
+			return err
+		}))
+	}
+	sent := wrapped(t, hosts[1])
+	must(t, pods[0].exchange(ctx, pods[1]))
+	if wrapped(t, hosts[1]) == sent {
+		t.Error("packets went unwrapped")
+	}
+}
+
 // overlays are the tunnels that a host has.
 func overlays(t *testing.T, h *testhost.Host) []string {
 	t.Helper()

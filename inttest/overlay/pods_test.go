@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -57,29 +55,16 @@ func startPods(ctx context.Context, t *testing.T, c *cluster.Cluster, nodes ...*
 		c.Pod(t, name, cluster.Running)
 		object, err := api.Get(ctx, name, metav1.GetOptions{})
 		must(t, err)
+		pid, err := n.PodProcess(object)
+		must(t, err)
 		host := netip.MustParseAddr(n.Host.IP)
 		p := &pod{name: name, node: n, network: netip.PrefixFrom(host, 24).Masked(),
-			address: netip.AddrPortFrom(netip.MustParseAddr(object.Status.PodIP), 7), pid: processOf(t, n, object)}
+			address: netip.AddrPortFrom(netip.MustParseAddr(object.Status.PodIP), 7), pid: pid}
 		must(t, p.in(p.serve))
 		t.Cleanup(func() { p.close(t) })
 		pods = append(pods, p)
 	}
 	return pods
-}
-
-// processOf finds a process of a pod, by its id on the machine.
-func processOf(t *testing.T, n *cluster.Node, object *corev1.Pod) int {
-	t.Helper()
-	list, err := n.Host.Processes()
-	must(t, err)
-	for _, p := range list {
-		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid))
-		if err == nil && strings.Contains(string(groups), string(object.UID)) {
-			return p.Pid
-		}
-	}
-	t.Fatalf("no process of the pod %s on %s", object.Name, n.Host.Name)
-	return 0
 }
 
 // in does something in the pod's network.
