@@ -27,7 +27,7 @@ const podsFile = "/tmp/pods.yaml"
 
 func TestMesh(t *testing.T) {
 	network := testhost.NewNetwork(t)
-	s := start(t, network, "")
+	s := start(t, network, "", nil)
 	workers := s.Workers()
 	for _, w := range workers {
 		s.sessions(t, w, others(workers, w)...)
@@ -37,11 +37,54 @@ func TestMesh(t *testing.T) {
 		}
 	}
 	s.allReach(t)
-	if t.Failed() {
-		return
-	}
 
 	t.Run("k0s is killed, and then stopped, while packets flow", func(t *testing.T) { s.restarts(t) })
+
+	t.Run("a reflector, at once", func(t *testing.T) {
+		s.annotate(t, "w0", map[string]any{"kube-router.io/rr.server": "42"})
+		s.annotate(t, "w1", map[string]any{"kube-router.io/rr.client": "42"})
+		s.annotate(t, "w2", map[string]any{"kube-router.io/rr.client": "42"})
+		s.sessions(t, workers[0], workers[1], workers[2])
+		s.sessions(t, workers[1], workers[0])
+		s.sessions(t, workers[2], workers[0])
+		for _, w := range workers {
+			s.routes(t, w, others(workers, w)...)
+		}
+		s.allReach(t)
+		if err := workers[1].Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := workers[1].Start(); err != nil {
+			t.Fatal(err)
+		}
+		s.sessions(t, workers[1], workers[0])
+		for _, w := range workers {
+			s.routes(t, w, others(workers, w)...)
+		}
+		s.annotate(t, "w1", map[string]any{"kube-router.io/rr.client": nil})
+		s.annotate(t, "w2", map[string]any{"kube-router.io/rr.client": nil})
+		for _, w := range workers {
+			s.sessions(t, w, others(workers, w)...)
+			s.routes(t, w, others(workers, w)...)
+		}
+	})
+
+	t.Run("a node changes its address", func(t *testing.T) {
+		moved := workers[2]
+		if _, err := moved.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := moved.Host.ChangeAddress(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := moved.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range workers {
+			s.routes(t, w, others(workers, w)...)
+			s.sessions(t, w, others(workers, w)...)
+		}
+	})
 
 	t.Run("a node leaves", func(t *testing.T) {
 		gone := workers[2]
@@ -59,10 +102,22 @@ func TestMesh(t *testing.T) {
 // scenario is a cluster with a pod on each worker.
 type scenario struct{ *cluster.Cluster }
 
-// start starts it, with these lines in spec.network.
-func start(t *testing.T, network *testhost.Network, spec string) scenario {
+// Workers are in the order of their names.
+func (s scenario) Workers() []*cluster.Node {
+	workers := s.Cluster.Workers()
+	slices.SortFunc(workers, func(a, b *cluster.Node) int { return strings.Compare(a.Name(), b.Name()) })
+	return workers
+}
+
+// start starts it, with these lines in spec.network, on hosts that were prepared.
+func start(t *testing.T, network *testhost.Network, spec string, prepare func(*testhost.Host)) scenario {
 	t.Helper()
 	hosts := cluster.Hosts(t, network, "c0", "w0", "w1", "w2")
+	for _, h := range hosts {
+		if prepare != nil {
+			prepare(h)
+		}
+	}
 	c := cluster.New(hosts[0], "-c", "/etc/k0s.yaml")
 	config := "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec:\n  network:\n    provider: kuberouter\n" + spec
 	if err := hosts[0].WriteFile("/etc/k0s.yaml", []byte(config), 0o600); err != nil {
@@ -77,6 +132,7 @@ func start(t *testing.T, network *testhost.Network, spec string) scenario {
 		t.Fatal(err)
 	}
 	workers := c.MustJoin(t, cluster.Worker, hosts[1:]...)
+	s := scenario{c}
 	if err := c.WaitNodes(ctx, workers...); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +149,7 @@ func start(t *testing.T, network *testhost.Network, spec string) scenario {
 	for i := range workers {
 		c.Pod(t, fmt.Sprintf("p%d", i), cluster.Ready)
 	}
-	return scenario{c}
+	return s
 }
 
 func others(all []*cluster.Node, but *cluster.Node) []*cluster.Node {
@@ -294,7 +350,7 @@ func (s scenario) restarts(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, "proto 107") {
+			if strings.Contains(line, "10.244.") {
 				t.Errorf("a route of %s was changed: %s", workers[i].Name(), line)
 			}
 		}

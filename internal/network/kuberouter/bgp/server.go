@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -52,6 +53,7 @@ type speaker struct {
 	server   *server.BgpServer // nil while it is not running
 	identity identity
 	stopping context.CancelFunc
+	ended    *atomic.Bool
 	peers    map[netip.Addr]peer
 	offers   map[netip.Prefix]netip.Addr // what it tells others, by which next hop
 	policies []*api.DefinedSet           // and the policy made of them
@@ -103,7 +105,8 @@ func (s *speaker) apply(ctx context.Context, p plan, offers map[netip.Prefix]net
 }
 
 func (s *speaker) start(ctx context.Context, id identity) error {
-	s.server = server.NewBgpServer(server.LoggerOption(slog.New(quiet{s.log.Handler()}), &slog.LevelVar{}))
+	s.ended = &atomic.Bool{}
+	s.server = server.NewBgpServer(server.LoggerOption(slog.New(quiet{s.log.Handler(), s.ended}), &slog.LevelVar{}))
 	s.identity, s.peers, s.offers, s.policy, s.policies = id, map[netip.Addr]peer{}, map[netip.Prefix]netip.Addr{}, nil, nil
 	go s.server.Serve()
 	global := &api.Global{Asn: id.asn, RouterId: id.routerID.String(), ListenPort: int32(s.settings.Port)}
@@ -134,15 +137,16 @@ func (s *speaker) stop() error {
 	if s.server == nil {
 		return nil
 	}
+	s.mu.Lock()
+	s.sessions = map[netip.Addr]*session{}
+	s.mu.Unlock()
 	err := s.server.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: s.settings.GracefulRestart})
-	s.server.Stop() // what BGP is not
+	s.ended.Store(true)
+	s.server.Stop() // what BGP is not; it complains that BGP has stopped
 	if s.stopping != nil {
 		s.stopping()
 	}
-	s.server = nil
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sessions = map[netip.Addr]*session{}
+	s.server, s.stopping = nil, nil
 	return err
 }
 
@@ -569,10 +573,16 @@ func apiFamily(f bgp.Family) *api.Family {
 }
 
 // quiet is GoBGP's log: what matters of it is said in our own words, the rest is for --debug.
-type quiet struct{ slog.Handler }
+type quiet struct {
+	slog.Handler
+	ended *atomic.Bool // from then on nothing matters
+}
 
 // Handle passes warnings of what has failed, and nothing else, above the debug level.
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	if q.ended.Load() {
+		return nil
+	}
 	if r.Level < slog.LevelError && !(r.Level == slog.LevelWarn && strings.HasPrefix(strings.ToLower(r.Message), "failed")) {
 		r.Level = slog.LevelDebug
 	}
@@ -583,7 +593,9 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // WithAttrs keeps it quiet.
-func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quiet{q.Handler.WithAttrs(attrs), q.ended}
+}
 
 // WithGroup keeps it quiet.
-func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }
+func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name), q.ended} }
