@@ -31,6 +31,10 @@ func TestChanged(t *testing.T) {
 			s.Network.KubeProxy.NFTables.SyncPeriod.Duration = 20 * time.Second
 		}, []string{"kube-proxy"}, true},
 		{"the pod network", func(s *v1beta1.ClusterSpec) { s.Network.KubeRouter.Hairpin = v1beta1.HairpinEnabled }, []string{"pod-network"}, true},
+		{"BGP", func(s *v1beta1.ClusterSpec) {
+			s.Network.KubeRouter.ExtraArgs = map[string]string{"cluster-asn": "64600"}
+		}, []string{"routing"}, true},
+		{"no BGP", func(s *v1beta1.ClusterSpec) { s.Network.KubeRouter.RawArgs = []string{"--run-router=false"} }, nil, false},
 		{"feature gates", func(s *v1beta1.ClusterSpec) {
 			s.FeatureGates = []v1beta1.FeatureGate{{Name: "A", Enabled: true}}
 		}, []string{"kubelet", "kube-proxy"}, true},

@@ -94,8 +94,11 @@ type lists struct {
 }
 
 func (p *parser) set(name, value string, where Problem) {
-	p.said[name] = where
 	f, ok := find(name)
+	if where.Value = value; f.secret {
+		where.Value = hidden
+	}
+	p.said[name] = where
 	switch {
 	case !ok:
 		where.Flag = name
@@ -110,8 +113,8 @@ func (p *parser) set(name, value string, where Problem) {
 }
 
 func (p *parser) fail(name, value string, where Problem, err error) {
-	where.Value, where.Reason = value, err.Error()
-	if known[name].secret {
+	where.Reason = err.Error()
+	if where.Value = value; known[name].secret {
 		where.Value = hidden
 	}
 	p.problems = append(p.problems, where)

@@ -109,15 +109,15 @@ func TestProblems(t *testing.T) {
 		{"without a value", Input{RawArgs: []string{"--advertise-cluster-ip", "--cluster-asn", "64600"}}, `rawArgs  1 : --cluster-asn: has no value`},
 		{"said twice", Input{PeerRouterIPs: "192.0.2.1", PeerRouterASNs: "64513", ExtraArgs: map[string]string{"peer-router-ips": "192.0.2.2"}},
 			`extraArgs peer-router-ips 0 : 192.0.2.2: is also said by peerRouterIPs`},
-		{"no numbers", Input{PeerRouterIPs: "192.0.2.1"}, `peerRouterIPs  0 : : must have as many items as peer-router-ips: peer-router-asns has 0, peer-router-ips 1`},
-		{"too many numbers", Input{PeerRouterIPs: "192.0.2.1", PeerRouterASNs: "64513,64514"}, `peerRouterASNs  0 : : must have as many items as peer-router-ips: peer-router-asns has 2, peer-router-ips 1`},
-		{"no address", Input{PeerRouterIPs: "router", PeerRouterASNs: "64513"}, `peerRouterIPs  0 : : item 1: "router" is not an IP address`},
-		{"twice the same", Input{PeerRouterIPs: "192.0.2.1,192.0.2.1", PeerRouterASNs: "64513,64513"}, `peerRouterIPs  0 : : has 192.0.2.1 twice`},
-		{"whoever may create a Service", args("advertise-external-ip", "true"), `extraArgs advertise-external-ip 0 : : needs service-external-ip-range`},
+		{"no numbers", Input{PeerRouterIPs: "192.0.2.1"}, `peerRouterIPs  0 : 192.0.2.1: must have as many items as peer-router-ips: peer-router-asns has 0, peer-router-ips 1`},
+		{"too many numbers", Input{PeerRouterIPs: "192.0.2.1", PeerRouterASNs: "64513,64514"}, `peerRouterASNs  0 : 64513,64514: must have as many items as peer-router-ips: peer-router-asns has 2, peer-router-ips 1`},
+		{"no address", Input{PeerRouterIPs: "router", PeerRouterASNs: "64513"}, `peerRouterIPs  0 : router: item 1: "router" is not an IP address`},
+		{"twice the same", Input{PeerRouterIPs: "192.0.2.1,192.0.2.1", PeerRouterASNs: "64513,64513"}, `peerRouterIPs  0 : 192.0.2.1,192.0.2.1: has 192.0.2.1 twice`},
+		{"whoever may create a Service", args("advertise-external-ip", "true"), `extraArgs advertise-external-ip 0 : true: needs service-external-ip-range`},
 		{"relative file", args("peer-router-passwords-file", "passwords"), `extraArgs peer-router-passwords-file 0 : passwords: must be the absolute path`},
 		{"a password that is none", args("peer-router-ips", "192.0.2.1", "peer-router-asns", "64513", "peer-router-passwords", "not base64!"),
-			`extraArgs peer-router-ips 0 : : item 1: its password is not in base64`},
-		{"a password too many", args("peer-router-passwords", "c2VjcmV0"), `extraArgs peer-router-passwords 0 : : must have as many items`},
+			`extraArgs peer-router-ips 0 : 192.0.2.1: item 1: its password is not in base64`},
+		{"a password too many", args("peer-router-passwords", "c2VjcmV0"), `extraArgs peer-router-passwords 0 : (hidden): must have as many items`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, problems := Parse(test.in)

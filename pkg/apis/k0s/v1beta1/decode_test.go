@@ -414,14 +414,16 @@ spec:
 			`line 1: spec.network.coreDNS.patches[0].patch.content: must be a list of operations, such as [{op: replace, path: /spec/replicas, value: 2}]` + "\n" +
 				`line 1: spec.network.coreDNS.patches[1].patch.content: must be YAML or JSON: did not find expected node content` + "\n" +
 				`line 1: spec.network.coreDNS.patches[1].patch.type: invalid value "YAML": must be JSON, MergePatch or StrategicMergePatch`},
-		{"kuberouter", `spec: {network: {kuberouter: {metricsPort: 1, peerRouterIPs: a, peerRouterASNs: a, extraArgs: {a: b}, rawArgs: [a], patches: [a]}}}`,
+		{"kuberouter", `spec: {network: {kuberouter: {metricsPort: 65536, extraArgs: {cluster-ans: b, ipvs-sync-period: 1m}, rawArgs: [a, --bgp-holdtime=1s], patches: [a]}}}`,
 			"line 1: spec.network.kuberouter.patches[0]: must be a mapping of names to values, not \"a\"\n" +
-				"line 1: spec.network.kuberouter.metricsPort: not supported yet\n" +
-				"line 1: spec.network.kuberouter.peerRouterIPs: not supported yet\n" +
-				"line 1: spec.network.kuberouter.peerRouterASNs: not supported yet\n" +
-				"line 1: spec.network.kuberouter.extraArgs: not supported yet\n" +
-				"line 1: spec.network.kuberouter.rawArgs: not supported yet\n" +
+				"line 1: spec.network.kuberouter.extraArgs[cluster-ans]: kube-router has no such flag: did you mean \"cluster-asn\"?\n" +
+				"line 1: spec.network.kuberouter.extraArgs[ipvs-sync-period]: invalid value \"1m\": services are kube-proxy's here: see spec.network.kubeProxy\n" +
+				"line 1: spec.network.kuberouter.rawArgs[0]: invalid value \"a\": must be --NAME=VALUE\n" +
+				"line 1: spec.network.kuberouter.rawArgs[1]: invalid value \"1s\": must be from 3s to 65535s, in whole seconds\n" +
+				"line 1: spec.network.kuberouter.metricsPort: invalid value 65536: must be from 0 to 65535\n" +
 				"line 1: spec.network.kuberouter.patches: not supported: the provider is part of the worker here, not a DaemonSet that could be patched"},
+		{"peers without numbers", `spec: {network: {kuberouter: {peerRouterIPs: 192.0.2.1}}}`,
+			`line 1: spec.network.kuberouter.peerRouterIPs: invalid value "192.0.2.1": must have as many items as peer-router-ips: peer-router-asns has 0, peer-router-ips 1`},
 		{"two hairpins", `spec: {network: {kuberouter: {hairpin: Enabled, hairpinMode: false}}}`, `line 1: spec.network.kuberouter.hairpinMode: invalid value false: contradicts hairpin, Enabled: leave hairpinMode out`},
 		{"mtu", `spec: {network: {kuberouter: {autoMTU: false, mtu: 100}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 100: must be from 576 to 65535, or 0 for the kernel's default`},
 		{"mtu and autoMTU", `spec: {network: {kuberouter: {mtu: 1400}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 1400: is used only with autoMTU: false`},

@@ -110,10 +110,12 @@ func TestExampleFiles(t *testing.T) {
 // else. That of a field which is not supported is at least of the right type.
 func TestFieldExamples(t *testing.T) {
 	needed := map[string]map[string]string{
-		"spec.network.kuberouter.mtu": {"spec.network.kuberouter.autoMTU": "false"},
 		"spec.network.dualStack.enabled": {
 			"spec.network.dualStack.IPv6podCIDR": "fd00::/108", "spec.network.dualStack.IPv6serviceCIDR": "fd01::/108",
 		},
+		"spec.network.kuberouter.mtu":            {"spec.network.kuberouter.autoMTU": "false"},
+		"spec.network.kuberouter.peerRouterIPs":  {"spec.network.kuberouter.peerRouterASNs": `"64513"`},
+		"spec.network.kuberouter.peerRouterASNs": {"spec.network.kuberouter.peerRouterIPs": "192.0.2.1"},
 	}
 	fields := Fields()
 	for _, f := range fields {
