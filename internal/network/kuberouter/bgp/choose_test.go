@@ -44,7 +44,7 @@ func TestChoose(t *testing.T) {
 		{"passed on, and led astray", reflected, []string{"10.244.3.0/24 by 192.0.2.2 from 192.0.2.2"}, nil, nil, false, ""},
 
 		{"of a router", mesh, []string{"203.0.113.0/25 by 198.51.100.1 from " + router, "10.0.0.0/8 by 198.51.100.1 from " + router}, nil, nil, false,
-			"10.0.0.0/8 by 198.51.100.1, 203.0.113.0/25 by 198.51.100.1"},
+			"10.0.0.0/8 by 198.51.100.1 outside, 203.0.113.0/25 by 198.51.100.1 outside"},
 		{"not wanted of a router", mesh, []string{
 			"0.0.0.0/0 by 198.51.100.1 from " + router, "10.96.0.10/32 by 198.51.100.1 from " + router, "203.0.113.192/26 by 198.51.100.1 from " + router,
 			"203.0.113.5/32 by 198.51.100.1 from " + router, "192.0.2.1/32 by 198.51.100.1 from " + router, "203.0.113.0/26 by 192.0.2.1 from " + router,
@@ -57,7 +57,7 @@ func TestChoose(t *testing.T) {
 		{"silent, and was not there before", mesh, nil, nil, []string{"192.0.2.2"}, false, ""},
 		{"while the reflector is silent", reflected, nil, []string{"10.244.3.0/24 by 192.0.2.3"}, []string{"192.0.2.2"}, true, "10.244.3.0/24 by 192.0.2.3"},
 		{"when the reflector has told", reflected, nil, []string{"10.244.3.0/24 by 192.0.2.3"}, nil, true, ""},
-		{"while the router is silent", mesh, nil, []string{"203.0.113.0/25 by 198.51.100.1"}, []string{router}, false, "203.0.113.0/25 by 198.51.100.1"},
+		{"while the router is silent", mesh, nil, []string{"203.0.113.0/25 by 198.51.100.1"}, []string{router}, false, "203.0.113.0/25 by 198.51.100.1 outside"},
 		{"when the router has told", mesh, nil, []string{"203.0.113.0/25 by 198.51.100.1"}, nil, false, ""},
 		{"when the router was silent for long", mesh, nil, []string{"203.0.113.0/25 by 198.51.100.1"}, []string{router}, true, ""},
 	} {
@@ -81,7 +81,11 @@ func TestChoose(t *testing.T) {
 			}
 			var got []string
 			for _, p := range c.choose(all, before) {
-				got = append(got, fmt.Sprintf("%s by %s", p.Destination, p.NextHop))
+				text := fmt.Sprintf("%s by %s", p.Destination, p.NextHop)
+				if p.Outside {
+					text += " outside"
+				}
+				got = append(got, text)
 			}
 			if text := strings.Join(got, ", "); text != test.want {
 				t.Errorf("got  %s\nwant %s", text, test.want)
