@@ -26,7 +26,9 @@ var initScript []byte
 // /var/lib, /tmp and /run start empty.
 type Host struct {
 	Name string
-	IP   string
+	// IP is the host's address: IPv4 unless its network has IPv6 alone. IPv6 is that of the other family, if
+	// the network has both.
+	IP, IPv6 string
 
 	network *Network
 	number  int
@@ -65,6 +67,12 @@ func (n *Network) Boot(ctx context.Context, name string, bind ...string) (*Host,
 		veth:    fmt.Sprintf("%sh%d", n.bridge, number),
 		machine: hex.EncodeToString(id),
 		bind:    bind,
+	}
+	switch six := fmt.Sprintf("fd00:77:%d::%x", n.number, 9+number); n.families {
+	case DualStack:
+		h.IPv6 = six
+	case IPv6:
+		h.IP = six
 	}
 	if err := os.Mkdir(h.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the test host %s: %w", name, err)
@@ -134,10 +142,10 @@ func (h *Host) boot(ctx context.Context) error {
 		return errors.Join(err, upWrite.Close())
 	}
 	defer log.Close()
-	cmd := exec.Command("bash", filepath.Join(h.dir, "init.sh"), "join",
-		h.dir, h.Name, h.IP+"/24", h.network.Gateway, h.machine)
+	cmd := exec.Command("bash", filepath.Join(h.dir, "init.sh"), "join", h.dir, h.Name, h.machine)
 	cmd.Env = append(environment(),
 		"K0ST_JOIN="+strings.Join(join, "\n"),
+		"K0ST_ADDRESSES="+h.addresses(),
 		"K0ST_CGROUP="+h.network.layout.mounts(),
 		"K0ST_BIND="+strings.Join(h.bind, "\n"))
 	cmd.Stdout, cmd.Stderr = log, log
@@ -182,6 +190,20 @@ func (h *Host) boot(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("the test host %s did not come up: %s", h.Name, out), ctx.Err(), h.kill())
 	}
 	return nil
+}
+
+// addresses are one "ADDRESS/LEN GATEWAY" a line.
+func (h *Host) addresses() string {
+	var lines []string
+	for _, ip := range []string{h.IP, h.IPv6} {
+		switch {
+		case strings.Contains(ip, ":"):
+			lines = append(lines, ip+"/64 "+h.network.gateway6())
+		case ip != "":
+			lines = append(lines, ip+"/24 "+h.network.Gateway)
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Kill ends all processes of the host at once, as a power failure would. Its disk stays:

@@ -1,14 +1,15 @@
 #!/bin/bash
 # The first process of a test host, and after setting up the host its reaper.
 # It starts in new net, mnt, pid, uts and ipc namespaces, still over the machine's files:
-#   init.sh join HOSTDIR NAME ADDRESS/LEN GATEWAY MACHINEID   then:
+#   init.sh join HOSTDIR NAME MACHINEID   then:
+#     K0ST_ADDRESSES the host's addresses, one "ADDRESS/LEN GATEWAY" a line
 #     K0ST_JOIN   cgroup.procs files, one a line, of the cgroups made for this host
 #     K0ST_CGROUP cgroup mounts to make, one "TYPE OPTIONS DIR" a line
 #     K0ST_BIND   directories of the machine to show unchanged, one a line
 # It waits for end of file on its input (the network cable is plugged in) and writes a
 # line to descriptor 3 when the host is up.
 set -eu
-stage=$1 H=$2 name=$3 address=$4 gateway=$5 machineid=$6
+stage=$1 H=$2 name=$3 machineid=$4
 R=$H/root
 
 if [ "$stage" = join ]; then
@@ -74,9 +75,11 @@ echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad # a host does not change once it 
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
 ip link set lo up
-ip addr add "$address" dev eth0
 ip link set eth0 up
-ip route add default via "$gateway"
+while read -r address gateway; do
+  ip addr add "$address" dev eth0
+  ip route add default via "$gateway"
+done <<<"$K0ST_ADDRESSES"
 
 echo up >&3
 # bash reaps whatever is orphaned in this pid namespace.

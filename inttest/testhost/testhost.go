@@ -32,6 +32,8 @@ type Network struct {
 	// Gateway is the bridge's own address, where the machine is to be reached from the hosts.
 	Gateway string
 
+	families Families
+
 	dir    string // state of this network, on real disk
 	bridge string
 	number int
@@ -44,6 +46,36 @@ type Network struct {
 	// routes lead to other networks.
 	routes []route
 }
+
+// Families are those that hosts have addresses of.
+type Families int
+
+const (
+	// IPv4 is the default.
+	IPv4 Families = iota
+	// DualStack is IPv4 and IPv6.
+	DualStack
+	// IPv6 is IPv6 alone.
+	IPv6
+)
+
+// Use sets the families of the hosts that are booted from now on. Their IPv6 addresses are unique local ones,
+// fd00:77:NETWORK::/64, and there is no route out either.
+func (n *Network) Use(ctx context.Context, families Families) error {
+	n.families = families
+	if families == IPv4 {
+		return nil
+	}
+	if err := run(ctx, "ip", "addr", "replace", n.gateway6()+"/64", "dev", n.bridge, "nodad"); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+n.bridge+"/forwarding", []byte("0"), 0o644); err != nil {
+		return fmt.Errorf("closing the way out of %s: %w", n.bridge, err)
+	}
+	return nil
+}
+
+func (n *Network) gateway6() string { return fmt.Sprintf("fd00:77:%d::1", n.number) }
 
 // Open makes a network without hosts, having swept what dead processes left behind.
 // The caller must Close it.
