@@ -105,6 +105,50 @@ func (c *Cluster) MustJoin(t testing.TB, role string, hosts ...*testhost.Host) [
 	return nodes
 }
 
+// WithWorkers is a cluster of a controller and these workers, on new hosts, all of it ready, with the test image on
+// the workers. The k0s.yaml is that of the controller. There are two minutes for it.
+func WithWorkers(t testing.TB, network *testhost.Network, config string, workers ...string) *Cluster {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	hosts := Hosts(t, network, append([]string{"c"}, workers...)...)
+	hosts[0].Run(t, "mkdir", "-p", "/etc/k0s")
+	if err := hosts[0].WriteFile("/etc/k0s/k0s.yaml", []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := New(hosts[0])
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitAPI(ctx); err != nil {
+		t.Fatal(err)
+	}
+	nodes := c.MustJoin(t, Worker, hosts[1:]...)
+	if err := c.WaitNodes(ctx, nodes...); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitSystemPods(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hosts {
+		image := PutImage(t, h)
+		if h != hosts[0] {
+			h.Run(t, Program, "ctr", "-n", "k8s.io", "images", "import", image)
+		}
+	}
+	return c
+}
+
+// Apply applies manifests.
+func (c *Cluster) Apply(t testing.TB, manifests string) {
+	t.Helper()
+	const file = "/tmp/manifests.yaml"
+	if err := c.Host.WriteFile(file, []byte(manifests), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Must(t, "kubectl", "apply", "-f", file)
+}
+
 // PutImage builds the test image and puts its archive on the host, at a path it returns, and
 // the Tester for use on the host itself.
 func PutImage(t testing.TB, h *testhost.Host) string {

@@ -70,25 +70,13 @@ type scenario struct {
 
 func start(t *testing.T, hosts testhost.Families, config string, families ...corev1.IPFamily) *scenario {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	network := testhost.NewNetwork(t)
 	must(t, network.Use(ctx, hosts))
-	h := cluster.Hosts(t, network, "c", "w0", "w1")
-	h[0].Run(t, "mkdir", "-p", "/etc/k0s")
-	must(t, h[0].WriteFile("/etc/k0s/k0s.yaml", []byte("spec:\n"+profile+"  network: "+config), 0o600))
-	s := &scenario{Cluster: cluster.New(h[0]), t: t, ctx: ctx, families: families}
-	must(t, s.Start())
-	must(t, s.WaitAPI(ctx))
-	s.workers = s.MustJoin(t, cluster.Worker, h[1], h[2])
-	must(t, s.WaitNodes(ctx, s.workers...))
-	must(t, s.WaitSystemPods(ctx))
-	for _, w := range s.workers {
-		w.Host.Run(t, cluster.Program, "ctr", "-n", "k8s.io", "images", "import", cluster.PutImage(t, w.Host))
-	}
-	cluster.PutImage(t, h[0])
-	must(t, h[0].WriteFile("/tmp/pods.yaml", []byte(manifests), 0o644))
-	s.Must(t, "kubectl", "apply", "-f", "/tmp/pods.yaml")
+	s := &scenario{Cluster: cluster.WithWorkers(t, network, "spec:\n"+profile+"  network: "+config, "w0", "w1"), t: t, ctx: ctx, families: families}
+	s.workers = s.Workers()
+	s.Apply(t, manifests)
 	must(t, cluster.Watch(ctx, s.Client.CoreV1().RESTClient(), "pods", "default", func(all map[string]*corev1.Pod) error {
 		s.pods = nil
 		for _, pod := range all {
