@@ -18,6 +18,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 func TestServingCSRs(t *testing.T) {
@@ -120,7 +122,10 @@ func TestServingCSRs(t *testing.T) {
 }
 
 func TestReservedNames(t *testing.T) {
-	reserved, err := reservedNames(options(t, func(o *Options) { o.NodeName, o.Config.Spec.API.Address = "n1", "10.99.0.1" }))
+	reserved, err := reservedNames(options(t, func(o *Options) {
+		dual(v1beta1.IPv4Family)(o)
+		o.NodeName, o.Config.Spec.API.Address = "n1", "10.99.0.1"
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +137,8 @@ func TestReservedNames(t *testing.T) {
 		{"n2", "10.99.0.1", true},
 		{"n1", "10.96.0.1", true},
 		{"n1", "10.99.0.2", true},
+		{"n1", "fd01::1", true},
+		{"n1", "fd02::1", false},
 		{"n2", "192.0.2.7", false},
 		{"n1", "n1", false},
 		{"n2", "n1", true},

@@ -91,7 +91,19 @@ func NodeSysctls() []Sysctl {
 // IPv6Sysctls are those that pods with IPv6 addresses need, too, in this order: a host that forwards ignores
 // router advertisements, and forgets the default routes it has of them, unless told otherwise. It is told
 // for the interfaces that have such routes; not for all, for on the pods' anybody could advertise.
+// The error says, among others, that this host has IPv6 turned off.
 func IPv6Sysctls() ([]Sysctl, error) {
+	for _, scope := range []string{"all", "default"} {
+		off := Sysctl{"net/ipv6/conf/" + scope + "/disable_ipv6", "0"}
+		switch value, err := off.Get(); {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, errors.New("this kernel has no IPv6, which pods of this cluster need: boot it without ipv6.disable=1")
+		case err != nil:
+			return nil, err
+		case value != off.Value:
+			return nil, fmt.Errorf("this host has IPv6 turned off, which pods of this cluster need: sysctl -w net.ipv6.conf.%s.disable_ipv6=0", scope)
+		}
+	}
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return nil, fmt.Errorf("listing routes of router advertisements: %w", err)

@@ -60,6 +60,7 @@ spec: {clusterIP: None, ipFamilyPolicy: PreferDualStack, selector: {app: web}, p
 // scenario is a cluster of a controller and two workers.
 type scenario struct {
 	*cluster.Cluster
+	network *testhost.Network
 	t       *testing.T
 	ctx     context.Context
 	workers []*cluster.Node
@@ -74,7 +75,7 @@ func start(t *testing.T, hosts testhost.Families, config string, families ...cor
 	t.Cleanup(cancel)
 	network := testhost.NewNetwork(t)
 	must(t, network.Use(ctx, hosts))
-	s := &scenario{Cluster: cluster.WithWorkers(t, network, "spec:\n"+profile+"  network: "+config, "w0", "w1"), t: t, ctx: ctx, families: families}
+	s := &scenario{Cluster: cluster.WithWorkers(t, network, "spec:\n"+profile+"  network: "+config, "w0", "w1"), network: network, t: t, ctx: ctx, families: families}
 	s.workers = s.Workers()
 	s.Apply(t, manifests)
 	must(t, cluster.Watch(ctx, s.Client.CoreV1().RESTClient(), "pods", "default", func(all map[string]*corev1.Pod) error {
@@ -317,7 +318,55 @@ func TestIPv6First(t *testing.T) {
 	start(t, testhost.DualStack, fmt.Sprintf(dual, "IPv6"), corev1.IPv6Protocol, corev1.IPv4Protocol).all()
 }
 
-// TestIPv6 is on hosts that have no IPv4 address.
+// TestIPv6 is on hosts that have no IPv4 address. A second controller joins, and workers can do with it alone.
 func TestIPv6(t *testing.T) {
-	start(t, testhost.IPv6, `{kuberouter: {hairpin: Enabled}, podCIDR: "`+podCIDR6+`", serviceCIDR: "`+serviceCIDR6+`"}`, corev1.IPv6Protocol).all()
+	config := `{kuberouter: {hairpin: Enabled}, podCIDR: "` + podCIDR6 + `", serviceCIDR: "` + serviceCIDR6 + `"}`
+	s := start(t, testhost.IPv6, config, corev1.IPv6Protocol)
+	s.all()
+
+	h := cluster.Hosts(t, s.network, "c1")[0]
+	h.Run(t, "mkdir", "-p", "/etc/k0s")
+	must(t, h.WriteFile("/etc/k0s/k0s.yaml", []byte("spec:\n"+profile+"  network: "+config), 0o600))
+	second, err := s.Join(s.ctx, h, cluster.Controller)
+	must(t, err)
+	must(t, s.WaitControllers(s.ctx, second))
+	must(t, second.WaitReady(s.ctx))
+	must(t, s.CheckOneCluster(s.ctx))
+
+	w := s.workers[0]
+	must(t, s.Eventually(s.ctx, 30*time.Second, "the worker to know both controllers", func(context.Context) error {
+		servers, err := w.Host.ReadFile(w.DataDir + "/api-servers.json")
+		if err == nil && !strings.Contains(string(servers), "["+h.IP+"]:6443") {
+			err = fmt.Errorf("it knows %s", servers)
+		}
+		return err
+	}))
+	s.forwarding(w)
+}
+
+// forwarding: a host that forwards goes on heeding router advertisements where it had a route of one, and has
+// its settings back after a reset.
+func (s *scenario) forwarding(w *cluster.Node) {
+	const accept, forward = "/proc/sys/net/ipv6/conf/eth0/accept_ra", "/proc/sys/net/ipv6/conf/all/forwarding"
+	read := func() string { return strings.Join(strings.Fields(w.Host.Run(s.t, "cat", accept, forward)), " ") }
+	if got := read(); got != "1 1" {
+		s.t.Errorf("accept_ra and forwarding are %s on a host without router", got)
+	}
+	_, err := w.Stop(s.ctx)
+	must(s.t, err)
+	w.Host.Run(s.t, "ip", "-6", "route", "replace", "default", "via", s.network.Gateway6(), "dev", "eth0", "proto", "ra")
+	must(s.t, w.Start())
+	must(s.t, w.WaitReady(s.ctx))
+	if got := read(); got != "2 1" {
+		s.t.Errorf("accept_ra and forwarding are %s on a host with a router", got)
+	}
+	_, err = w.Stop(s.ctx)
+	must(s.t, err)
+	w.Host.Run(s.t, cluster.Program, "reset")
+	if got := read(); got != "1 0" {
+		s.t.Errorf("accept_ra and forwarding are %s after a reset", got)
+	}
+	if left := w.Host.Run(s.t, "ip", "-6", "route", "show", "table", "all", "proto", "107"); left != "" {
+		s.t.Errorf("after a reset there are the routes %s", left)
+	}
 }

@@ -198,7 +198,7 @@ func (h *Host) addresses() string {
 	for _, ip := range []string{h.IP, h.IPv6} {
 		switch {
 		case strings.Contains(ip, ":"):
-			lines = append(lines, ip+"/64 "+h.network.gateway6())
+			lines = append(lines, ip+"/64 "+h.network.Gateway6())
 		case ip != "":
 			lines = append(lines, ip+"/24 "+h.network.Gateway)
 		}

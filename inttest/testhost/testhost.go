@@ -66,7 +66,7 @@ func (n *Network) Use(ctx context.Context, families Families) error {
 	if families == IPv4 {
 		return nil
 	}
-	if err := run(ctx, "ip", "addr", "replace", n.gateway6()+"/64", "dev", n.bridge, "nodad"); err != nil {
+	if err := run(ctx, "ip", "addr", "replace", n.Gateway6()+"/64", "dev", n.bridge, "nodad"); err != nil {
 		return err
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+n.bridge+"/forwarding", []byte("0"), 0o644); err != nil {
@@ -75,7 +75,8 @@ func (n *Network) Use(ctx context.Context, families Families) error {
 	return nil
 }
 
-func (n *Network) gateway6() string { return fmt.Sprintf("fd00:77:%d::1", n.number) }
+// Gateway6 is the bridge's IPv6 address, as Gateway is the other one.
+func (n *Network) Gateway6() string { return fmt.Sprintf("fd00:77:%d::1", n.number) }
 
 // Open makes a network without hosts, having swept what dead processes left behind.
 // The caller must Close it.
