@@ -277,14 +277,15 @@ func TestPorts(t *testing.T) {
 		change func(*Options)
 		want   []string
 	}{
-		{"default", nil, []string{":10250", "127.0.0.1:10248", "127.0.0.1:10249", "127.0.0.1:10256", "192.0.2.1:179", "[2001:db8::1]:179"}},
-		{"without kube-proxy", func(o *Options) { o.Config.Spec.Network.KubeProxy.Disabled = true }, []string{":10250", "127.0.0.1:10248", "192.0.2.1:179", "[2001:db8::1]:179"}},
+		{"default", nil, []string{":10250", "127.0.0.1:10248", "127.0.0.1:10249", "127.0.0.1:10256", "192.0.2.1:179"}},
+		{"both families", dual(v1beta1.IPv4Family), []string{":10250", "127.0.0.1:10248", "127.0.0.1:10249", "127.0.0.1:10256", "192.0.2.1:179", "[2001:db8::1]:179"}},
+		{"without kube-proxy", func(o *Options) { o.Config.Spec.Network.KubeProxy.Disabled = true }, []string{":10250", "127.0.0.1:10248", "192.0.2.1:179"}},
 		{"alone", func(o *Options) { o.Alone = true; o.Config.Spec.Network.KubeProxy.Disabled = true }, []string{":10250", "127.0.0.1:10248"}},
 		{"by the profile", func(o *Options) {
 			o.Config.Spec.Network.KubeProxy.Disabled = true
 			o.Config.Spec.WorkerProfiles = []v1beta1.WorkerProfile{{Name: "default", Values: &runtime.RawExtension{
 				Raw: []byte(`{"address": "192.0.2.1", "port": 11250, "healthzPort": 11248, "healthzBindAddress": "0.0.0.0"}`)}}}
-		}, []string{"192.0.2.1:11250", "0.0.0.0:11248", "192.0.2.1:179", "[2001:db8::1]:179"}},
+		}, []string{"192.0.2.1:11250", "0.0.0.0:11248", "192.0.2.1:179"}},
 	} {
 		ports, err := Ports(options(t, test.change))
 		if err != nil {

@@ -4,6 +4,7 @@ package node
 import (
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/internal/component"
@@ -88,8 +89,8 @@ func Ports(o Options) ([]host.Port, error) {
 	}
 	ports := []host.Port{kubelet, healthz}
 	if s, _ := o.Config.Spec.Network.KubeRouter.Settings(); o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider && !o.Alone && s.BGP.Enabled {
-		for _, a := range o.Addresses {
-			ports = append(ports, host.Port{Address: a.String(), Number: int(s.BGP.Port), Usage: "BGP (bgp-port in spec.network.kuberouter.extraArgs)"})
+		for _, address := range strings.Split(o.nodeIPs(), ",") {
+			ports = append(ports, host.Port{Address: address, Number: int(s.BGP.Port), Usage: "BGP (bgp-port in spec.network.kuberouter.extraArgs)"})
 		}
 	}
 	if proxy := o.Config.Spec.Network.KubeProxy; !proxy.Disabled {
