@@ -68,7 +68,7 @@ func (n *Network) Boot(ctx context.Context, name string, bind ...string) (*Host,
 		machine: hex.EncodeToString(id),
 		bind:    bind,
 	}
-	switch six := fmt.Sprintf("fd00:77:%d::%x", n.number, 9+number); n.families {
+	switch six := n.address6(9 + number); n.families {
 	case DualStack:
 		h.IPv6 = six
 	case IPv6:

@@ -156,7 +156,7 @@ func (t Traffic) match(incoming bool) ([]expr.Any, error) {
 			peer = netip.PrefixFrom(addr, addr.BitLen())
 		}
 		if !peer.Addr().Is4() || peer.Bits() == 0 {
-			return nil, fmt.Errorf("the peer %q: test networks have IPv4 only, and everybody is the empty Peer", t.Peer)
+			return nil, fmt.Errorf("the peer %q: must be IPv4, and everybody is the empty Peer", t.Peer)
 		}
 		match = append(match, equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{unix.NFPROTO_IPV4})...)
 		offset := uint32(16) // destination

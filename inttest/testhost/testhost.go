@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +61,7 @@ const (
 )
 
 // Use sets the families of the hosts that are booted from now on. Their IPv6 addresses are unique local ones,
-// fd00:77:NETWORK::/64, and there is no route out either.
+// fd00:77:NETWORK::/64, NETWORK in hexadecimal, and there is no route out either.
 func (n *Network) Use(ctx context.Context, families Families) error {
 	n.families = families
 	if families == IPv4 {
@@ -76,7 +77,13 @@ func (n *Network) Use(ctx context.Context, families Families) error {
 }
 
 // Gateway6 is the bridge's IPv6 address, as Gateway is the other one.
-func (n *Network) Gateway6() string { return fmt.Sprintf("fd00:77:%d::1", n.number) }
+func (n *Network) Gateway6() string { return n.address6(1) }
+
+func (n *Network) address6(host int) string {
+	address := netip.MustParseAddr("fd00:77::").As16()
+	address[5], address[15] = byte(n.number), byte(host)
+	return netip.AddrFrom16(address).String()
+}
 
 // Open makes a network without hosts, having swept what dead processes left behind.
 // The caller must Close it.
