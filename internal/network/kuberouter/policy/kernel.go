@@ -1,0 +1,367 @@
+package policy
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+)
+
+const (
+	tableName = "kuberouter-policy"
+	// Table is our table as nft names it.
+	Table = "inet " + tableName
+
+	// An attribute of netlink holds 64 KiB; an element of a map with the name of its chain takes some 100 B.
+	elementsAtOnce = 250
+	// A transaction is one message, and all of its receipts come before any is read.
+	buffer = 64 << 20
+	// The kernel answers at once, or not at all.
+	answerTimeout = 30 * time.Second
+)
+
+// Kernel makes the table in the kernel equal to a model. It is not for use by several at a time, except
+// for Foreign.
+type Kernel struct {
+	guard Guard
+	// have is what the table holds; nil if that is not known.
+	have *Model
+	// conn is kept as long as it works: who changed the table is told by the connection.
+	conn   *nftables.Conn
+	socket *netlink.Conn
+	port   atomic.Uint32
+}
+
+// NewKernel returns a Kernel that does not know what is in the table, and has changed nothing.
+func NewKernel(g Guard) *Kernel { return &Kernel{guard: g} }
+
+// Prepare makes the table, without policies, if it is not there: no pod can be reached then, until it has
+// been entered. A table that is there is left as it is.
+func (k *Kernel) Prepare() error {
+	there, err := TableExists()
+	if err != nil || there {
+		return err
+	}
+	empty, err := Compile(Objects{Families: k.guard.Families()})
+	if err != nil {
+		return err
+	}
+	return k.Apply(empty)
+}
+
+// TableExists tells whether our table is in the kernel.
+func TableExists() (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("connecting to nftables: %w", err)
+	}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("listing nftables tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
+}
+
+// Forget makes the next Apply write everything.
+func (k *Kernel) Forget() { k.have = nil }
+
+// Close ends the connection. The table stays.
+func (k *Kernel) Close() {
+	if k.conn != nil {
+		_ = k.conn.CloseLasting()
+	}
+	k.conn, k.socket = nil, nil
+}
+
+// Apply makes the table equal to want, in one transaction: all of it, or nothing. What is there already
+// is left in place, so that no packet finds an open table in between.
+func (k *Kernel) Apply(want *Model) error {
+	if k.have == nil {
+		if err := k.apply(want, (*transaction).takeOver); err == nil {
+			return nil
+		}
+		// Something in the table is of another kind than ours.
+		return k.apply(want, (*transaction).replace)
+	}
+	return k.apply(want, func(t *transaction) (*Model, error) { return k.have, nil })
+}
+
+// apply writes the difference between what begin leaves in the table and want.
+func (k *Kernel) apply(want *Model, begin func(*transaction) (*Model, error)) error {
+	if err := k.connect(); err != nil {
+		return fmt.Errorf("connecting to nftables: %w", err)
+	}
+	t := &transaction{Conn: k.conn, guard: k.guard, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	have, err := begin(t)
+	if err == nil {
+		t.change(have, want)
+		err = t.err
+	}
+	if err == nil {
+		err = k.socket.SetDeadline(time.Now().Add(answerTimeout))
+	}
+	if err == nil {
+		err = t.Flush()
+	}
+	if err != nil {
+		k.have = nil
+		k.Close() // receipts may be left in it
+		return fmt.Errorf("writing the nftables table %s: %w", Table, err)
+	}
+	k.have = want
+	return nil
+}
+
+func (k *Kernel) connect() error {
+	if k.conn != nil {
+		return nil
+	}
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		k.socket = c
+		k.port.Store(c.PID())
+		return errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer))
+	}))
+	if err != nil {
+		return err
+	}
+	k.conn = conn
+	return nil
+}
+
+// transaction collects changes of the table.
+type transaction struct {
+	*nftables.Conn
+	guard Guard
+	table *nftables.Table
+	// setIDs count the sets of the transaction.
+	setIDs uint32
+	err    error
+}
+
+// takeOver empties what is in the table, to be filled again in the same transaction. It returns what is left.
+func (t *transaction) takeOver() (*Model, error) {
+	left := &Model{Sets: map[string]*Set{}, Chains: map[string]Chain{}}
+	t.AddTable(t.table)
+	chains, err := t.ListChainsOfTableFamily(t.table.Family)
+	if err != nil {
+		return nil, fmt.Errorf("listing chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Table.Name != tableName {
+			continue
+		}
+		t.FlushChain(&nftables.Chain{Name: c.Name, Table: t.table})
+		left.Chains[c.Name] = Chain{}
+	}
+	sets, err := t.GetSets(t.table)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listing sets: %w", err)
+	}
+	for _, s := range sets {
+		switch {
+		case s.Anonymous: // went with its rule
+		case s.Interval:
+			t.DelSet(&nftables.Set{Name: s.Name, Table: t.table})
+		default:
+			t.FlushSet(&nftables.Set{Name: s.Name, Table: t.table})
+			left.Sets[s.Name] = &Set{}
+		}
+	}
+	t.base(left)
+	return left, nil
+}
+
+// replace begins with an empty table.
+func (t *transaction) replace() (*Model, error) {
+	t.AddTable(t.table) // so that deleting never fails
+	t.DelTable(t.table)
+	t.AddTable(t.table)
+	left := &Model{Sets: map[string]*Set{}, Chains: map[string]Chain{}}
+	t.base(left)
+	return left, nil
+}
+
+// base writes what is always in the table, and makes left be without it.
+func (t *transaction) base(left *Model) {
+	rules := t.guard.base()
+	empty, err := Compile(Objects{Families: t.guard.Families()})
+	t.fail(err)
+	for name, set := range empty.Sets {
+		if left.Sets[name] == nil {
+			t.addSet(name, set)
+		}
+		left.Sets[name] = set
+	}
+	for _, name := range []string{refuseChain, inputChain, egressChain, ingressChain} {
+		t.AddChain(baseChain(name, t.table))
+		delete(left.Chains, name)
+	}
+	for name, list := range rules {
+		for _, exprs := range list {
+			t.addRule(name, exprs, "")
+		}
+	}
+}
+
+// change makes of have what is wanted. Things are made before what refers to them, and deleted after.
+func (t *transaction) change(have, want *Model) {
+	for name, set := range want.Sets {
+		old := have.Sets[name]
+		if old == nil {
+			t.addSet(name, set)
+			old = &Set{}
+		}
+		if set.Kind != Verdicts {
+			t.changeElements(name, old, set)
+		}
+	}
+	for name := range want.Chains {
+		if _, there := have.Chains[name]; !there {
+			t.AddChain(&nftables.Chain{Name: name, Table: t.table})
+		}
+	}
+	for name, chain := range want.Chains {
+		old, there := have.Chains[name]
+		if slices.Equal(old.Rules, chain.Rules) {
+			continue
+		}
+		if there {
+			t.FlushChain(&nftables.Chain{Name: name, Table: t.table})
+		}
+		for _, r := range chain.Rules {
+			t.addRule(name, r.exprs(chain.Direction), r.Comment)
+		}
+	}
+	for name, set := range want.Sets {
+		if set.Kind == Verdicts {
+			t.changeElements(name, have.Sets[name], set)
+		}
+	}
+	for name := range have.Chains {
+		if _, wanted := want.Chains[name]; !wanted {
+			t.FlushChain(&nftables.Chain{Name: name, Table: t.table})
+		}
+	}
+	for name := range have.Chains {
+		if _, wanted := want.Chains[name]; !wanted {
+			t.DelChain(&nftables.Chain{Name: name, Table: t.table})
+		}
+	}
+	for name := range have.Sets {
+		if want.Sets[name] == nil {
+			t.DelSet(&nftables.Set{Name: name, Table: t.table})
+		}
+	}
+}
+
+func (t *transaction) changeElements(name string, old, now *Set) {
+	var gone, added []nftables.SetElement
+	if old != nil {
+		for e, chain := range old.Elements {
+			if other, there := now.Elements[e]; !there || other != chain {
+				gone = append(gone, now.encode(e, "")...)
+			}
+		}
+	}
+	for e, chain := range now.Elements {
+		var other string
+		there := false
+		if old != nil {
+			other, there = old.Elements[e]
+		}
+		if !there || other != chain {
+			added = append(added, now.encode(e, chain)...)
+		}
+	}
+	set := now.header(name, t.table)
+	for chunk := range slices.Chunk(gone, elementsAtOnce) {
+		t.fail(t.SetDeleteElements(set, chunk))
+	}
+	for chunk := range slices.Chunk(added, elementsAtOnce) {
+		t.fail(t.SetAddElements(set, chunk))
+	}
+}
+
+func (t *transaction) addSet(name string, s *Set) {
+	set := s.header(name, t.table)
+	t.setIDs++
+	set.ID = t.setIDs
+	t.fail(t.AddSet(set, nil))
+}
+
+func (t *transaction) addRule(chain string, exprs []expr.Any, comment string) {
+	r := &nftables.Rule{Table: t.table, Chain: &nftables.Chain{Name: chain, Table: t.table}, Exprs: exprs}
+	if comment != "" {
+		const longest = 120 // nft shows no more than 128 bytes with the zero
+		r.UserData = userdata.AppendString(nil, userdata.TypeComment, comment[:min(len(comment), longest)])
+	}
+	t.AddRule(r)
+}
+
+func (t *transaction) fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+// header is the set as nftables knows it, without elements.
+func (s *Set) header(name string, table *nftables.Table) *nftables.Set {
+	address := nftables.TypeIPAddr
+	if s.Family == IPv6 {
+		address = nftables.TypeIP6Addr
+	}
+	set := &nftables.Set{Table: table, Name: name, KeyType: address}
+	switch s.Kind {
+	case Ranges:
+		set.Interval = true
+	case Endpoints:
+		set.KeyType = concatenation(address, nftables.TypeInetProto, nftables.TypeInetService)
+		set.Concatenation = true
+	case Pairs:
+		set.KeyType = concatenation(address, address)
+		set.Concatenation = true
+	case Verdicts:
+		set.IsMap, set.DataType = true, nftables.TypeVerdict
+	case Addresses:
+	}
+	return set
+}
+
+// concatenation of few enough types.
+func concatenation(types ...nftables.SetDatatype) nftables.SetDatatype {
+	t, _ := nftables.ConcatSetType(types...)
+	return t
+}
+
+// encode makes of an element what nftables calls elements: two for a range.
+func (s *Set) encode(e Element, chain string) []nftables.SetElement {
+	key := e.Address.AsSlice()
+	switch s.Kind {
+	case Ranges:
+		elements := []nftables.SetElement{{Key: key}}
+		if after := e.To.Next(); after.IsValid() { // else it is open at the end
+			elements = append(elements, nftables.SetElement{Key: after.AsSlice(), IntervalEnd: true})
+		}
+		return elements
+	case Endpoints: // each part takes a multiple of 4 bytes
+		key = append(key, e.Protocol, 0, 0, 0)
+		key = append(binary.BigEndian.AppendUint16(key, e.Port), 0, 0)
+	case Pairs:
+		key = append(key, e.To.AsSlice()...)
+	case Verdicts:
+		if chain != "" {
+			return []nftables.SetElement{{Key: key, VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}}
+		}
+	case Addresses:
+	}
+	return []nftables.SetElement{{Key: key}}
+}
+

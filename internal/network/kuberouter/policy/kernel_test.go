@@ -1,0 +1,294 @@
+package policy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// alone runs test, a whole test function, in a process with a network of its own.
+func alone(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	const inside = "K0S_TEST_ALONE"
+	if os.Getenv(inside) != "" {
+		test(t)
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	} else if testing.Verbose() {
+		t.Logf("%s", out)
+	}
+}
+
+// guest is a pod: a network of its own, which the bridge connects.
+type guest struct {
+	addresses []netip.Addr
+	work      chan func()
+}
+
+// do runs f in the pod's network.
+func (g *guest) do(f func()) {
+	done := make(chan struct{})
+	g.work <- func() { defer close(done); f() }
+	<-done
+}
+
+const bridge = "kube-bridge"
+
+var guard = Guard{
+	Bridge:       bridge,
+	PodCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")},
+	ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
+}
+
+// bridged makes a node's bridge.
+func bridged(t testing.TB) {
+	t.Helper()
+	for path, value := range map[string]string{
+		"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1",
+		"net/bridge/bridge-nf-call-iptables": "1", "net/bridge/bridge-nf-call-ip6tables": "1",
+		"net/ipv6/conf/default/accept_dad": "0", "net/ipv6/conf/default/dad_transmits": "0",
+	} {
+		if err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
+	must(t, netlink.LinkAdd(link))
+	must(t, netlink.LinkSetUp(link))
+	must(t, netlink.AddrAdd(link, address("10.244.0.1/24")))
+	must(t, netlink.AddrAdd(link, address("fd00:244::1/64")))
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.LinkSetUp(lo))
+}
+
+// join makes a pod number n.
+func newGuest(t testing.TB, n int) *guest {
+	t.Helper()
+	g := &guest{work: make(chan func()), addresses: []netip.Addr{
+		netip.MustParseAddr(fmt.Sprint("10.244.0.", n)), netip.MustParseAddr(fmt.Sprintf("fd00:244::%x", n)),
+	}}
+	ready := make(chan error)
+	var tid int
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			ready <- err
+			return
+		}
+		tid = unix.Gettid()
+		ready <- nil
+		for f := range g.work {
+			f()
+		}
+	}()
+	must(t, <-ready)
+	ns, err := netns.GetFromThread(os.Getpid(), tid)
+	must(t, err)
+	outside, inside := fmt.Sprint("veth", n), fmt.Sprint("peer", n)
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: outside}, PeerName: inside, PeerNamespace: netlink.NsFd(int(ns))}))
+	port, err := netlink.LinkByName(outside)
+	must(t, err)
+	br, err := netlink.LinkByName(bridge)
+	must(t, err)
+	must(t, netlink.LinkSetMaster(port, br))
+	must(t, netlink.LinkSetHairpin(port, true))
+	must(t, netlink.LinkSetUp(port))
+	g.do(func() {
+		for _, name := range []string{"lo", inside} {
+			link, err := netlink.LinkByName(name)
+			must(t, err)
+			must(t, netlink.LinkSetUp(link))
+			if name != inside {
+				continue
+			}
+			must(t, netlink.AddrAdd(link, address(g.addresses[0].String()+"/24")))
+			a := address(g.addresses[1].String() + "/64")
+			a.Flags = unix.IFA_F_NODAD
+			must(t, netlink.AddrAdd(link, a))
+			for _, via := range []string{"10.244.0.1", "fd00:244::1"} {
+				must(t, netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(via), LinkIndex: link.Attrs().Index}))
+			}
+		}
+	})
+	t.Cleanup(func() { close(g.work); ns.Close() })
+	return g
+}
+
+// serve answers on a TCP port, at all addresses.
+func (g *guest) serve(t testing.TB, port int) {
+	t.Helper()
+	g.do(func() {
+		l, err := net.Listen("tcp", fmt.Sprint(":", port))
+		must(t, err)
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					buffer := make([]byte, 64)
+					for {
+						n, err := c.Read(buffer)
+						if err != nil {
+							return
+						}
+						if _, err := c.Write(buffer[:n]); err != nil {
+							return
+						}
+					}
+				}()
+			}
+		}()
+	})
+}
+
+// dial connects; the answer to a refused one comes at once.
+func (g *guest) dial(to netip.Addr, port int) (c net.Conn, err error) {
+	g.do(func() { c, err = net.DialTimeout("tcp", netip.AddrPortFrom(to, uint16(port)).String(), 3*time.Second) })
+	return c, err
+}
+
+// reaches tells whether a connection can be made.
+func (g *guest) reaches(to netip.Addr, port int) bool {
+	c, err := g.dial(to, port)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func address(text string) *netlink.Addr {
+	a, err := netlink.ParseAddr(text)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// ruleset is what nft prints of our table; for messages only.
+func ruleset() string {
+	out, err := exec.Command("nft", "list", "table", "inet", tableName).CombinedOutput()
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestKernel(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		k := NewKernel(guard)
+		must(t, k.Prepare())
+		a, b, c := newGuest(t, 11), newGuest(t, 12), newGuest(t, 13)
+		for _, g := range []*guest{a, b, c} {
+			g.serve(t, 80)
+			g.serve(t, 81)
+		}
+		pod := func(name string, g *guest) *Pod {
+			p := on("here", "default", name)
+			p.Addresses = g.addresses
+			p.Ports = []Port{{"web", protocolTCP, 81}}
+			return p
+		}
+		pods := []*Pod{pod("a", a), pod("b", b), pod("c", c)}
+		guests := map[string]*guest{"a": a, "b": b, "c": c}
+
+		if a.reaches(b.addresses[0], 80) {
+			t.Error("a pod that has not been entered is reached")
+		}
+		for _, tc := range []struct{ name, policies string }{
+			{"none", ""},
+			{"narrow in, wide out", `
+spec:
+  podSelector: {matchExpressions: [{key: app, operator: In, values: [a, b]}]}
+  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{podSelector: {matchLabels: {app: c}}}], ports: [{port: 80}]}]
+  egress: [{}]
+`},
+			{"deny all", "spec: {podSelector: {}, policyTypes: [Ingress, Egress]}"},
+			{"named port", `
+spec:
+  podSelector: {matchLabels: {app: a}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: c}}}], ports: [{port: web}]}]
+`},
+			{"named port out", `
+spec:
+  podSelector: {matchLabels: {app: a}}
+  policyTypes: [Egress]
+  egress: [{to: [{podSelector: {matchLabels: {app: c}}}], ports: [{port: web}]}]
+`},
+			{"blocks", `
+spec:
+  podSelector: {matchLabels: {app: a}}
+  policyTypes: [Egress, Ingress]
+  egress:
+  - to: [{ipBlock: {cidr: 10.244.0.0/16, except: [10.244.0.12/32]}}, {ipBlock: {cidr: 10.244.0.0/24, except: [10.244.0.8/29]}}, {ipBlock: {cidr: "::/0"}}]
+    ports: [{port: 80, endPort: 81}]
+  ingress:
+  - from: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: "fd00:244::d/128"}}]
+`},
+		} {
+			var list = policies(t, tc.policies)
+			if tc.policies == "" {
+				list = nil
+			}
+			m := compile(t, Objects{Pods: pods, Policies: list})
+			if err := k.Apply(m); err != nil {
+				t.Fatalf("%s: %v", tc.name, err)
+			}
+			for from, f := range guests {
+				for to, g := range guests {
+					for i := range 2 {
+						for _, port := range []int{80, 81} {
+							want := m.Allows(Flow{f.addresses[i], g.addresses[i], protocolTCP, uint16(port)})
+							if got := f.reaches(g.addresses[i], port); got != want {
+								t.Errorf("%s: %s to %s, %v, port %d: got %v\n%s", tc.name, from, to, g.addresses[i], port, got, ruleset())
+								return
+							}
+						}
+					}
+				}
+			}
+			// The node reaches all of its pods.
+			for _, g := range guests {
+				for _, to := range g.addresses {
+					conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, 80).String(), 3*time.Second)
+					if err != nil {
+						t.Errorf("%s: node to %v: %v", tc.name, to, err)
+						continue
+					}
+					conn.Close()
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,282 @@
+package policy
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the chains that are always there.
+const (
+	egressChain  = "egress"      // packets that pods send on
+	ingressChain = "ingress"     // packets that pods are to get
+	inputChain   = "egress-node" // packets from pods to their node
+	refuseChain  = "refuse"      // packets that no policy allows
+)
+
+// Guard is what the table knows without policies.
+type Guard struct {
+	// Bridge is the interface that pods are connected by.
+	Bridge string
+	// PodCIDRs are those of this node, ClusterCIDRs those of all pods.
+	PodCIDRs, ClusterCIDRs []netip.Prefix
+}
+
+// Families of the pods' addresses.
+func (g Guard) Families() []Family {
+	var families []Family
+	for _, f := range []Family{IPv4, IPv6} {
+		for _, prefix := range g.PodCIDRs {
+			if FamilyOf(prefix.Addr()) == f {
+				families = append(families, f)
+				break
+			}
+		}
+	}
+	return families
+}
+
+// base are the rules of the chains that are always there, in the order in which packets meet the chains.
+// A packet that is accepted in one base chain still has to pass the next one.
+func (g Guard) base() map[string][][]expr.Any {
+	// Replies, and errors about known flows. Neighbour discovery crosses the bridge as a packet does.
+	start := [][]expr.Any{
+		join(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
+		join(protocolIs(protocolICMPv6), icmpTypeBetween(icmp6RouterSolicit, icmp6Redirect), accept()),
+	}
+	egress := append([][]expr.Any{}, start...)
+	ingress := append([][]expr.Any{}, start...)
+	// Addresses of pods that have not been entered, and such as no pod of this node can have.
+	for _, prefix := range g.ClusterCIDRs {
+		f := FamilyOf(prefix.Addr())
+		egress = append(egress, join(iface(expr.MetaKeyIIFNAME, g.Bridge), familyIs(f), addressIn(prefix, source),
+			load(f, source), lookup(podsSet(f), true), counter(), verdict(expr.VerdictDrop, "")))
+	}
+	for _, prefix := range g.PodCIDRs {
+		f := FamilyOf(prefix.Addr())
+		ingress = append(ingress, join(iface(expr.MetaKeyOIFNAME, g.Bridge), familyIs(f), addressIn(prefix, destination),
+			load(f, destination), lookup(podsSet(f), true), counter(), verdict(expr.VerdictDrop, "")))
+	}
+	var refuse [][]expr.Any
+	for _, f := range g.Families() {
+		// What the pod's chain has not accepted comes back. That the pod is isolated is asked apart from
+		// where its chain is: the answer is the same at any moment of a change.
+		egress = append(egress,
+			join(familyIs(f), load(f, source), jumpByMap(verdictMap(Egress, f))),
+			join(familyIs(f), load(f, source), lookup(isolatedSet(Egress, f), false), verdict(expr.VerdictGoto, refuseChain)))
+		ingress = append(ingress,
+			join(familyIs(f), load(f, destination), jumpByMap(verdictMap(Ingress, f))),
+			join(familyIs(f), load(f, destination), lookup(isolatedSet(Ingress, f), false), verdict(expr.VerdictGoto, refuseChain)))
+		// A pod reaches itself, by way of a service too.
+		refuse = append(refuse, join(familyIs(f), loadPair(f), lookup(selfSet(f), false), accept()))
+	}
+	for _, t := range []byte{icmpEchoRequest, icmpUnreachable, icmpTimeExceeded} {
+		refuse = append(refuse, join(protocolIs(protocolICMP), icmpTypeBetween(t, t), accept()))
+	}
+	refuse = append(refuse,
+		join(protocolIs(protocolICMPv6), icmpTypeBetween(icmp6Unreachable, icmp6TimeExceeded), accept()),
+		join(protocolIs(protocolICMPv6), icmpTypeBetween(icmp6EchoRequest, icmp6EchoReply), accept()),
+		// Answering a stray packet would end a connection that goes on.
+		join(ctState(expr.CtStateBitINVALID), counter(), verdict(expr.VerdictDrop, "")),
+		// TCP is told by a reset: of ICMP messages the kernel sends few a second.
+		join(protocolIs(protocolTCP), counter(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
+		join(counter(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}))
+	return map[string][][]expr.Any{egressChain: egress, ingressChain: ingress, inputChain: egress, refuseChain: refuse}
+}
+
+// Types of ICMP messages, RFC 792 and RFC 4443. The first two are those of neighbour discovery, RFC 4861.
+const (
+	icmp6RouterSolicit = 133
+	icmp6Redirect      = 137
+
+	icmpUnreachable   = 3
+	icmpEchoRequest   = 8
+	icmpTimeExceeded  = 11
+	icmp6Unreachable  = 1 // 2 is packet too big
+	icmp6TimeExceeded = 3
+	icmp6EchoRequest  = 128
+	icmp6EchoReply    = 129
+)
+
+// baseChain returns one of the chains that are always there.
+func baseChain(name string, t *nftables.Table) *nftables.Chain {
+	c := &nftables.Chain{Name: name, Table: t}
+	hook, priority := nftables.ChainHookForward, nftables.ChainPriorityFilter
+	switch name {
+	case refuseChain:
+		return c
+	case inputChain:
+		hook = nftables.ChainHookInput
+	case egressChain: // before ingress
+		priority = nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1)
+	}
+	c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, priority
+	return c
+}
+
+// exprs of a rule of a chain of direction d.
+func (r Rule) exprs(d Direction) []expr.Any {
+	if r.Jump != "" {
+		return verdict(expr.VerdictJump, r.Jump)
+	}
+	var e []expr.Any
+	if r.Family != "" {
+		e = append(e, familyIs(r.Family)...)
+	}
+	if r.Protocol != 0 {
+		e = append(e, protocolIs(r.Protocol)...)
+	}
+	if r.Last != 0 {
+		e = append(e, portBetween(r.First, r.Last)...)
+	}
+	if r.Peers != "" {
+		peer := source
+		if d == Egress {
+			peer = destination
+		}
+		e = append(e, join(load(r.Family, peer), lookup(r.Peers, false))...)
+	}
+	if r.Endpoints != "" {
+		e = append(e, join(loadEndpoint(r.Family), lookup(r.Endpoints, false))...)
+	}
+	return append(e, accept()...)
+}
+
+// end of a packet's way.
+type end int
+
+const (
+	source end = iota
+	destination
+)
+
+// Registers of 4 bytes each; an address of IPv6 takes four.
+const register = unix.NFT_REG32_00
+
+func join(parts ...[]expr.Any) []expr.Any {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func accept() []expr.Any  { return verdict(expr.VerdictAccept, "") }
+func counter() []expr.Any { return []expr.Any{&expr.Counter{}} }
+
+func verdict(k expr.VerdictKind, chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: k, Chain: chain}}
+}
+
+func equal(data ...byte) expr.Any {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: data}
+}
+
+func familyIs(f Family) []expr.Any {
+	number := byte(unix.NFPROTO_IPV4)
+	if f == IPv6 {
+		number = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, equal(number)}
+}
+
+func protocolIs(number byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, equal(number)}
+}
+
+func iface(k expr.MetaKey, name string) []expr.Any {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []expr.Any{&expr.Meta{Key: k, Register: register}, equal(padded...)}
+}
+
+// ctState is true for packets of any of these states.
+func ctState(states uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(states), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+func icmpTypeBetween(first, last byte) []expr.Any {
+	load := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}
+	return append([]expr.Any{load}, between([]byte{first}, []byte{last})...)
+}
+
+func portBetween(first, last uint16) []expr.Any {
+	return append(loadPort(register), between(binaryutil.BigEndian.PutUint16(first), binaryutil.BigEndian.PutUint16(last))...)
+}
+
+func between(first, last []byte) []expr.Any {
+	if string(first) == string(last) {
+		return []expr.Any{equal(first...)}
+	}
+	return []expr.Any{
+		&expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: first},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: register, Data: last},
+	}
+}
+
+// loadPort loads the receiver's port, which is at the same place in TCP, UDP and SCTP.
+func loadPort(to uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: to, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}}
+}
+
+// load loads the address of one end.
+func load(f Family, e end) []expr.Any { return loadTo(register, f, e) }
+
+func loadTo(to uint32, f Family, e end) []expr.Any {
+	offset, length := uint32(12), uint32(4) // RFC 791
+	if f == IPv6 {
+		offset, length = 8, 16 // RFC 8200
+	}
+	if e == destination {
+		offset += length
+	}
+	return []expr.Any{&expr.Payload{DestRegister: to, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}}
+}
+
+// registers that an address takes.
+func registers(f Family) uint32 {
+	if f == IPv6 {
+		return 4
+	}
+	return 1
+}
+
+func loadPair(f Family) []expr.Any {
+	return join(load(f, source), loadTo(register+registers(f), f, destination))
+}
+
+func loadEndpoint(f Family) []expr.Any {
+	after := register + registers(f)
+	return join(load(f, destination), []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: after}}, loadPort(after+1))
+}
+
+// addressIn compares the address of one end with prefix.
+func addressIn(prefix netip.Prefix, e end) []expr.Any {
+	f := FamilyOf(prefix.Addr())
+	length := prefix.Addr().BitLen() / 8
+	mask := make([]byte, length)
+	for i := range prefix.Bits() {
+		mask[i/8] |= 1 << (7 - i%8)
+	}
+	return join(load(f, e), []expr.Any{
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(length), Mask: mask, Xor: make([]byte, length)},
+		equal(prefix.Masked().Addr().AsSlice()...),
+	})
+}
+
+// lookup goes on if what was loaded is in the set, or not in it.
+func lookup(set string, invert bool) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: set, Invert: invert}}
+}
+
+// jumpByMap jumps to where the map says, if what was loaded is in it.
+func jumpByMap(name string) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: name, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT}}
+}
