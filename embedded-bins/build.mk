@@ -60,9 +60,9 @@ $(P)/containerd-shim-runc-v2.json: embedded-bins/containerd-shim-runc-v2/go.mod 
 
 # The plugins are links to one program, in a folder of their own: "bridge" is also the
 # name of a tool that a PATH may hold.
-CNI_PLUGINS := $(shell awk '/plugins\/plugins\// { n = split($$NF, part, "/"); print part[n] }' embedded-bins/cni/go.mod)
+CNI_PLUGINS := k0s-policy $(shell awk '/plugins\/plugins\// { n = split($$NF, part, "/"); print part[n] }' embedded-bins/cni/go.mod)
 
-$(P)/cni.json: embedded-bins/cni/go.mod embedded-bins/cni/go.sum embedded-bins/cni/generate/main.go $(E)/needed $(E)/pack embedded-bins/build.mk
+$(P)/cni.json: embedded-bins/cni/go.mod embedded-bins/cni/go.sum embedded-bins/cni/generate/main.go $(wildcard embedded-bins/cni/k0s-policy/*.go) $(E)/needed $(E)/pack embedded-bins/build.mk
 	@rm -rf $(E)/cni/tree && mkdir -p $(E)/cni/tree/cni
 	cd embedded-bins/cni && $(GO_OTHER) run ./generate $(CURDIR)/$(E)/cni/src
 	cd $(E)/cni/src && $(GO_OTHER) build \

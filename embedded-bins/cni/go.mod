@@ -10,9 +10,12 @@ tool (
 	github.com/containernetworking/plugins/plugins/meta/portmap
 )
 
+tool k0s.io/k0s/embedded-bins/cni/k0s-policy // our own
+
+require github.com/containernetworking/cni v1.3.0
+
 require (
 	github.com/alexflint/go-filemutex v1.3.0 // indirect
-	github.com/containernetworking/cni v1.3.0 // indirect
 	github.com/containernetworking/plugins v1.9.1 // indirect
 	github.com/coreos/go-iptables v0.8.0 // indirect
 	github.com/mattn/go-shellwords v1.0.12 // indirect

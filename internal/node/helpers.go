@@ -49,7 +49,8 @@ func kernel(o Options) component.Component {
 	log := o.Log.With("component", "kernel")
 	return component.Component{Name: "kernel", Start: func(ctx context.Context) error {
 		if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
-			if err := kuberouter.RemoveStaleConfig(); err != nil {
+			settings, _ := o.Config.Spec.Network.KubeRouter.Settings()
+			if err := kuberouter.RemoveStaleConfig(settings.Policy.Enabled); err != nil {
 				log.Warn("Cannot tell whether the pod network of an earlier start is still there", "error", err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"k0s.io/k0s/internal/network/kuberouter"
 	"k0s.io/k0s/internal/network/kuberouter/forward"
 	"k0s.io/k0s/internal/network/kuberouter/routes"
+	"k0s.io/k0s/internal/network/kuberouter/policy"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
@@ -39,6 +40,9 @@ func podNetwork(o Options) component.Component {
 		network.Hairpin = settings.EffectiveHairpin() != v1beta1.HairpinDisabled
 		network.Masquerade = settings.IPMasq
 		network.IPAMDir = o.Layout.Run("cni")
+		if s, _ := settings.Settings(); s.Policy.Enabled {
+			network.PolicySocket = policy.Socket(policyDir(o))
+		}
 		return network.Apply(o.Journal)
 	}}
 }

@@ -70,8 +70,18 @@ func Worker(o Options, needs Needs) component.Set {
 		set = append(set, controlTunnel(o).Needs(needs.Credentials, needs.APIAnswers))
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
-		set = append(set, podNetwork(o).Needs("helpers", "kernel", "registration"), podForwarding(o).Needs("helpers", "kernel"))
-		if s, _ := o.Config.Spec.Network.KubeRouter.Settings(); !o.Alone && s.BGP.Enabled {
+		settings, _ := o.Config.Spec.Network.KubeRouter.Settings()
+		before := []string{"helpers", "kernel", "registration"}
+		if policies := (&networkPolicies{Options: o, settings: settings.Policy}); settings.Policy.Enabled {
+			set = append(set,
+				policies.table().Needs("kernel", "registration"),
+				policies.enforcement().Needs(policyTable, needs.APIReady))
+			before = append(before, policyTable)
+		} else {
+			set = append(set, policies.none())
+		}
+		set = append(set, podNetwork(o).Needs(before...), podForwarding(o).Needs("helpers", "kernel"))
+		if !o.Alone && settings.BGP.Enabled {
 			set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
 		}
 	}

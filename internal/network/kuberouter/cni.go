@@ -18,6 +18,7 @@ import (
 
 	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter/policy"
 )
 
 const (
@@ -37,6 +38,9 @@ type Network struct {
 	Hairpin bool
 	// Masquerade hides pods also from the pods of other nodes (spec.network.kuberouter.ipMasq).
 	Masquerade bool
+	// PolicySocket is where the plugin that waits for a pod's network policies finds the worker. Empty: they
+	// are not enforced.
+	PolicySocket string
 	// IPAMDir keeps the addresses handed out. It is best lost at a reboot, as the pods are.
 	IPAMDir string
 }
@@ -87,17 +91,17 @@ func (n Network) cniConfig() ([]byte, error) {
 	for _, pods := range n.PodCIDRs {
 		ranges = append(ranges, []object{{"subnet": pods.String()}})
 	}
-	return json.MarshalIndent(object{
-		"cniVersion": "1.0.0",
-		"name":       "k0s",
-		"plugins": []object{
-			{
-				"type": "bridge", "bridge": Bridge, "isDefaultGateway": true, "hairpinMode": n.Hairpin, "mtu": n.MTU,
-				"ipam": object{"type": "host-local", "dataDir": n.IPAMDir, "ranges": ranges},
-			},
-			{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
+	plugins := []object{
+		{
+			"type": "bridge", "bridge": Bridge, "isDefaultGateway": true, "hairpinMode": n.Hairpin, "mtu": n.MTU,
+			"ipam": object{"type": "host-local", "dataDir": n.IPAMDir, "ranges": ranges},
 		},
-	}, "", "  ")
+		{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
+	}
+	if n.PolicySocket != "" { // the last one: a pod starts when its rules are in the kernel
+		plugins = append(plugins, object{"type": "k0s-policy", "socket": n.PolicySocket})
+	}
+	return json.MarshalIndent(object{"cniVersion": "1.0.0", "name": "k0s", "plugins": plugins}, "", "  ")
 }
 
 // UplinkMTU is the smallest MTU of the interfaces that default routes leave by and of those that have the node's
@@ -151,9 +155,12 @@ func defaultLinks(routes []netlink.Route) []int {
 }
 
 // RemoveStaleConfig removes the CNI configuration when the rules that go before it are not in the
-// kernel, as after a reboot: else pods would start without them.
-func RemoveStaleConfig() error {
+// kernel, as after a reboot: else pods would start without them. With policies, theirs belong to them.
+func RemoveStaleConfig(policies bool) error {
 	there, err := tableExists()
+	if err == nil && there && policies {
+		there, err = policy.TableExists()
+	}
 	if err != nil || there {
 		return err
 	}

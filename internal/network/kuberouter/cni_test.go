@@ -16,6 +16,7 @@ func TestCNIConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.PolicySocket = "/run/k0s/policy/cni.sock"
 	n.MTU, n.Hairpin, n.IPAMDir = 1400, true, "/run/k0s/cni"
 	content, err := n.cniConfig()
 	if err != nil {
@@ -33,21 +34,25 @@ func TestCNIConfig(t *testing.T) {
 				Ranges  [][]struct{ Subnet string }
 			}
 			Capabilities map[string]bool
+			Socket       string
 		}
 	}
 	if err := json.Unmarshal(content, &config); err != nil {
 		t.Fatal(err)
 	}
-	if len(config.Plugins) != 2 {
+	if len(config.Plugins) != 3 {
 		t.Fatalf("got %s", content)
 	}
-	bridge, portmap := config.Plugins[0], config.Plugins[1]
+	bridge, portmap, last := config.Plugins[0], config.Plugins[1], config.Plugins[2]
 	if bridge.Type != "bridge" || bridge.Bridge != "kube-bridge" || bridge.MTU != 1400 || !bridge.HairpinMode || !bridge.IsDefaultGateway ||
 		len(bridge.IPAM.Ranges) != 2 || bridge.IPAM.Ranges[0][0].Subnet != "10.244.3.0/24" || bridge.IPAM.Ranges[1][0].Subnet != "fd00:0:0:3::/117" || bridge.IPAM.DataDir != "/run/k0s/cni" {
 		t.Errorf("got %+v", bridge)
 	}
 	if portmap.Type != "portmap" || !portmap.Capabilities["portMappings"] {
 		t.Errorf("got %+v", portmap)
+	}
+	if last.Type != "k0s-policy" || last.Socket != n.PolicySocket {
+		t.Errorf("got %+v", last)
 	}
 }
 

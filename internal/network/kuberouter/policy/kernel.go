@@ -70,6 +70,23 @@ func TableExists() (bool, error) {
 	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
 }
 
+// DeleteTable takes our table back, if it is there: no policy is in force then.
+func DeleteTable() error {
+	there, err := TableExists()
+	if err != nil || !there {
+		return err
+	}
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("connecting to nftables: %w", err)
+	}
+	c.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("deleting the nftables table %s: %w", Table, err)
+	}
+	return nil
+}
+
 // Forget makes the next Apply write everything.
 func (k *Kernel) Forget() { k.have = nil }
 
@@ -364,4 +381,3 @@ func (s *Set) encode(e Element, chain string) []nftables.SetElement {
 	}
 	return []nftables.SetElement{{Key: key}}
 }
-

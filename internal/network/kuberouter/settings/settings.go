@@ -90,7 +90,7 @@ type Overlay struct {
 type Policy struct {
 	// Enabled: they are.
 	Enabled bool
-	// DefaultDeny closes pods that no policy selects.
+	// DefaultDeny has no effect: a pod is never reached before its rules are there.
 	DefaultDeny bool
 	// CutEstablished ends connections that a changed policy no longer allows.
 	CutEstablished bool

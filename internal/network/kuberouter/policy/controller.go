@@ -1,0 +1,354 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Options say what a Controller works on.
+type Options struct {
+	Client kubernetes.Interface
+	// NodeName is this node's.
+	NodeName string
+	Guard    Guard
+	// Dir is for the socket that the CNI plugin calls at, and to keep the pods' addresses in. It is only for
+	// root, and best lost at a reboot, as the pods are.
+	Dir string
+	// CutFlows ends established connections that a change of policies no longer allows. Without it they go
+	// on until they end.
+	CutFlows bool
+	Log      *slog.Logger
+}
+
+// Controller keeps the kernel in step with the API, and lets pods start when it is.
+type Controller struct {
+	Options
+	kernel *Kernel
+	claims *claims
+	gate   net.Listener
+	// changed is sent to when something may have to be done.
+	changed chan struct{}
+	// foreign: somebody else has changed the table.
+	foreign atomic.Bool
+
+	mu       sync.Mutex
+	applied  *Model          // nil before the first time
+	honoured map[string]bool // containers whose claims the applied model knows
+	waiting  map[chan struct{}]Claim
+	snapshot Snapshot
+}
+
+// Snapshot is how things stand.
+type Snapshot struct {
+	// Policies of the whole cluster.
+	Policies int `json:"policies"`
+	// Pods of this node that are in the table, and how many of them policies select for each direction.
+	Pods            int `json:"pods"`
+	IsolatedIngress int `json:"isolatedIngress"`
+	IsolatedEgress  int `json:"isolatedEgress"`
+	// Syncs is how often the table was compared with the API, Restored how often after somebody else had changed it.
+	Syncs    int `json:"syncs"`
+	Restored int `json:"restored"`
+	// LastSync is when the table last was as it should be; LastDuration how long that took.
+	LastSync     time.Time     `json:"lastSync,omitzero"`
+	LastDuration time.Duration `json:"lastDuration"`
+	// Error of the last attempt; empty if all is well.
+	Error string `json:"error,omitempty"`
+}
+
+// New makes the table, if it is not there, and answers CNI plugins from then on: they wait for Run.
+func New(o Options) (*Controller, error) {
+	kept, err := loadClaims(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("the addresses of pods: %w", err)
+	}
+	c := &Controller{Options: o, kernel: NewKernel(o.Guard), claims: kept, changed: make(chan struct{}, 1), waiting: map[chan struct{}]Claim{}}
+	if err := c.kernel.Prepare(); err != nil {
+		return nil, fmt.Errorf("making the table of network policies: %w", err)
+	}
+	c.kernel.Forget()
+	if err := c.listen(); err != nil {
+		return nil, fmt.Errorf("listening for CNI plugins: %w", err)
+	}
+	return c, nil
+}
+
+// Close ends what New has begun. The table stays.
+func (c *Controller) Close() error {
+	c.kernel.Close()
+	return c.gate.Close()
+}
+
+// Snapshot tells how things stand.
+func (c *Controller) Snapshot() Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snapshot
+}
+
+func (c *Controller) notify() {
+	select {
+	case c.changed <- struct{}{}:
+	default: // it will be seen with the change before
+	}
+}
+
+// Run enforces policies until ctx ends. The table stays then: it goes on being in force while k0s restarts.
+func (c *Controller) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	failed := make(chan error, 1)
+	group.Go(func() {
+		if err := c.kernel.Foreign(ctx, func() { c.foreign.Store(true); c.notify() }); err != nil {
+			failed <- err
+		}
+	})
+	core, networking := c.Client.CoreV1().RESTClient(), c.Client.NetworkingV1().RESTClient()
+	all := fields.Everything()
+	here := fields.OneTermEqualSelector("spec.nodeName", c.NodeName)
+	elsewhere := fields.OneTermNotEqualSelector("spec.nodeName", c.NodeName)
+	namespaces := c.watch(ctx, &group, core, "namespaces", &corev1.Namespace{}, all, trimNamespace)
+	policies := c.watch(ctx, &group, networking, "networkpolicies", &networkingv1.NetworkPolicy{}, all, trimPolicy)
+	own := c.watch(ctx, &group, core, "pods", &corev1.Pod{}, here, trimPod)
+	// The other nodes' pods matter only to policies.
+	var others *watched
+	for {
+		var retry <-chan time.Time
+		if namespaces.synced() && policies.synced() && own.synced() {
+			list := objectsOf[*networkingv1.NetworkPolicy](policies.store)
+			if len(list) == 0 && others != nil {
+				others.stop()
+				others = nil
+			} else if len(list) > 0 && others == nil {
+				others = c.watch(ctx, &group, core, "pods", &corev1.Pod{}, elsewhere, trimPod)
+			}
+			if others == nil || others.synced() {
+				if err := c.sync(list, objectsOf[*corev1.Namespace](namespaces.store), own, others); err != nil {
+					c.Log.Error("Network policies are not in force as they should be", "error", err)
+					retry = time.After(time.Second)
+				}
+			}
+		}
+		select {
+		case <-c.changed:
+		case <-retry:
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// watched is what an informer knows.
+type watched struct {
+	store cache.Store
+	done  <-chan struct{}
+	stop  context.CancelFunc
+}
+
+func (w *watched) synced() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// watch starts an informer.
+func (c *Controller) watch(ctx context.Context, group *sync.WaitGroup, client rest.Interface, resource string, of runtime.Object,
+	which fields.Selector, trim cache.TransformFunc) *watched {
+	ctx, cancel := context.WithCancel(ctx)
+	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(
+			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, which), c.Client),
+		ObjectType: of, Transform: trim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { c.notify() }, DeleteFunc: func(any) { c.notify() },
+			UpdateFunc: func(before, after any) {
+				if matters(before, after) {
+					c.notify()
+				}
+			},
+		},
+	})
+	group.Go(func() { informer.RunWithContext(ctx) })
+	synced := informer.HasSyncedChecker().Done()
+	group.Go(func() {
+		select {
+		case <-synced:
+			c.notify()
+		case <-ctx.Done():
+		}
+	})
+	return &watched{store: store, done: synced, stop: cancel}
+}
+
+// matters tells whether two versions of an object differ in what is read here.
+func matters(before, after any) bool {
+	switch old := before.(type) {
+	case *known:
+		now, ok := after.(*known)
+		return !ok || old.mirrors != now.mirrors || !reflect.DeepEqual(old.pod, now.pod)
+	case *corev1.Namespace:
+		now, ok := after.(*corev1.Namespace)
+		return !ok || !maps.Equal(old.Labels, now.Labels)
+	case *networkingv1.NetworkPolicy:
+		now, ok := after.(*networkingv1.NetworkPolicy)
+		return !ok || !reflect.DeepEqual(old.Spec, now.Spec)
+	}
+	return true
+}
+
+func objectsOf[T any](store cache.Store) []T {
+	var list []T
+	for _, object := range store.List() {
+		if o, ok := object.(T); ok {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// sync makes the table what the objects say.
+func (c *Controller) sync(policies []*networkingv1.NetworkPolicy, namespaces []*corev1.Namespace, own, others *watched) error {
+	begin := time.Now()
+	o := Objects{Node: c.NodeName, Families: c.Guard.Families(), Policies: policies, Namespaces: map[string]map[string]string{}}
+	for _, n := range namespaces {
+		o.Namespaces[n.Name] = n.Labels
+	}
+	pods, honoured := c.ownPods(objectsOf[*known](own.store))
+	o.Pods = pods
+	if others != nil {
+		for _, k := range objectsOf[*known](others.store) {
+			o.Pods = append(o.Pods, &k.pod)
+		}
+	}
+	model, compileErr := Compile(o)
+	restored := c.foreign.Swap(false)
+	if restored {
+		c.Log.Warn("Somebody else has changed the nftables table of the network policies: restoring it", "table", Table)
+		c.kernel.Forget()
+	}
+	err := c.kernel.Apply(model)
+	if err == nil && c.CutFlows && c.applied != nil {
+		var count uint
+		if count, err = cutFlows(model, o.Families); count > 0 {
+			c.Log.Info("Cut flows that policies no longer allow", "flows", count)
+		}
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.snapshot.Syncs++
+	if restored {
+		c.snapshot.Restored++
+	}
+	if compileErr != nil && compileErr.Error() != c.snapshot.Error {
+		c.Log.Warn("There are network policies that cannot be understood: they open less than they seem to", "error", compileErr)
+	}
+	c.snapshot.Error = ""
+	if err := errors.Join(compileErr, err); err != nil {
+		c.snapshot.Error = err.Error()
+	}
+	if err != nil {
+		return err
+	}
+	c.applied, c.honoured = model, honoured
+	c.snapshot.LastSync, c.snapshot.LastDuration = time.Now(), time.Since(begin)
+	c.snapshot.Policies = len(policies)
+	c.snapshot.Pods, c.snapshot.IsolatedIngress, c.snapshot.IsolatedEgress = 0, 0, 0
+	for _, p := range pods {
+		if len(p.Addresses) == 0 || p.HostNetwork {
+			continue
+		}
+		a := Element{Address: p.Addresses[0]}
+		f := FamilyOf(a.Address)
+		for name, count := range map[string]*int{
+			podsSet(f): &c.snapshot.Pods, isolatedSet(Ingress, f): &c.snapshot.IsolatedIngress, isolatedSet(Egress, f): &c.snapshot.IsolatedEgress,
+		} {
+			if set := model.Sets[name]; set != nil && set.has(a) {
+				*count++
+			}
+		}
+	}
+	for done, claim := range c.waiting {
+		if c.inForce(claim) {
+			close(done)
+			delete(c.waiting, done)
+		}
+	}
+	return nil
+}
+
+// ownPods are the pods of this node, with the addresses that the CNI plugins gave them. Claims of pods that
+// are gone are forgotten.
+func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
+	claims := map[string]Claim{}
+	for _, claim := range c.claims.list() {
+		claims[claim.identity()] = claim
+	}
+	honoured := map[string]bool{}
+	var pods []*Pod
+	for _, k := range list {
+		pod := k.pod
+		for _, uid := range []string{string(pod.UID), k.mirrors} {
+			id := identity(pod.Namespace, pod.Name, uid)
+			if claim, there := claims[id]; there {
+				pod.Addresses, pod.Claimed = claim.Addresses, true
+				honoured[claim.Container] = true
+				delete(claims, id)
+			}
+		}
+		pods = append(pods, &pod)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, claim := range c.waiting {
+		delete(claims, claim.identity()) // its pod is yet to be told of
+	}
+	for _, claim := range claims {
+		if err := c.claims.remove(claim.Container); err != nil {
+			c.Log.Warn("Cannot forget the addresses of a pod that is gone", "pod", claim.Namespace+"/"+claim.Name, "error", err)
+		}
+	}
+	return pods, honoured
+}
+
+func (c Claim) identity() string { return identity(c.Namespace, c.Name, string(c.UID)) }
+
+func identity(namespace, name, uid string) string { return namespace + "/" + name + "/" + uid }
+
+// inForce tells whether the rules for a claim are in the kernel. c.mu is held.
+func (c *Controller) inForce(claim Claim) bool {
+	if !c.honoured[claim.Container] {
+		return false
+	}
+	for _, a := range claim.Addresses {
+		pods := c.applied.Sets[podsSet(FamilyOf(a))]
+		if pods != nil && !pods.has(Element{Address: a}) {
+			return false
+		}
+	}
+	return true
+}

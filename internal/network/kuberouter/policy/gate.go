@@ -1,0 +1,134 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// socketName is in Options.Dir.
+	socketName = "cni.sock"
+	// A CNI plugin is told why it has waited in vain before the kubelet loses patience.
+	gateTimeout = 20 * time.Second
+	// A request or an answer is written at once.
+	gateIO = 5 * time.Second
+)
+
+// Socket is where the CNI plugin finds a Controller with this Options.Dir.
+func Socket(dir string) string { return filepath.Join(dir, socketName) }
+
+// request is what the CNI plugin sends, as one JSON object: embedded-bins/cni/k0s-policy.
+type request struct {
+	// Command is that of CNI: ADD or DEL.
+	Command string `json:"command"`
+	Claim
+}
+
+// answer has an error unless the request has been carried out.
+type answer struct {
+	Error string `json:"error,omitempty"`
+}
+
+// listen answers CNI plugins until the listener is closed.
+func (c *Controller) listen() error {
+	path := Socket(c.Dir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	c.gate = listener
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				c.Log.Error("Cannot answer a CNI plugin", "error", err)
+				continue
+			}
+			go c.serve(conn)
+		}
+	}()
+	return nil
+}
+
+func (c *Controller) serve(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(gateIO))
+	var r request
+	err := json.NewDecoder(conn).Decode(&r)
+	if err == nil {
+		err = c.handle(r)
+	}
+	var a answer
+	if err != nil {
+		a.Error = err.Error()
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(gateIO))
+	if err := json.NewEncoder(conn).Encode(a); err != nil {
+		c.Log.Warn("A CNI plugin did not wait for the answer", "pod", r.Namespace+"/"+r.Name, "error", err)
+	}
+}
+
+func (c *Controller) handle(r request) error {
+	switch r.Command {
+	case "ADD":
+		return c.admit(r.Claim)
+	case "DEL":
+		defer c.notify()
+		return c.claims.remove(r.Container)
+	}
+	return fmt.Errorf("command %q is not known", r.Command)
+}
+
+// admit returns when the rules for a pod's addresses are in the kernel.
+func (c *Controller) admit(claim Claim) error {
+	for i, a := range claim.Addresses {
+		claim.Addresses[i] = a.Unmap()
+	}
+	done := make(chan struct{})
+	c.mu.Lock()
+	c.waiting[done] = claim
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.waiting, done)
+	}()
+	if err := c.claims.add(claim); err != nil {
+		return fmt.Errorf("recording the addresses of pod %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	c.notify()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(gateTimeout):
+		_ = c.claims.remove(claim.Container)
+		return fmt.Errorf("the network policies for pod %s/%s are not in the kernel after %s: %s",
+			claim.Namespace, claim.Name, gateTimeout, c.whyNot())
+	}
+}
+
+// whyNot explains why a pod has waited in vain.
+func (c *Controller) whyNot() string {
+	switch s := c.Snapshot(); {
+	case s.LastSync.IsZero() && s.Error == "":
+		return "the API server has not told what policies and pods there are (can this node reach it?)"
+	case s.Error != "":
+		return s.Error
+	}
+	return "the API server has not told of this pod"
+}

@@ -1,0 +1,77 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"k0s.io/k0s/internal/component"
+	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter"
+	"k0s.io/k0s/internal/network/kuberouter/policy"
+	"k0s.io/k0s/internal/network/kuberouter/settings"
+)
+
+// networkPolicies enforces network policies on this node's pods, in two steps: the table is there, and the
+// CNI plugin can ask, before there is a pod network; what the policies are may take longer to learn.
+type networkPolicies struct {
+	Options
+	settings   settings.Policy
+	controller *policy.Controller // nil until the table is there
+}
+
+// policyTable is the component that pods are not to be connected without.
+const policyTable = "policy-table"
+
+// policyDir is for the socket of the CNI plugin, and for what it has said.
+func policyDir(o Options) string { return o.Layout.Run("policy") }
+
+// table makes the table, in which no pod is, unless it is there.
+func (n *networkPolicies) table() component.Component {
+	return component.Component{
+		Name: policyTable,
+		Start: func(ctx context.Context) error {
+			component.Report(ctx, fmt.Errorf("the controller manager has not given node %s a pod CIDR", n.NodeName))
+			node, err := awaitNode(ctx, n.Options, func(node *corev1.Node) bool { return len(node.Spec.PodCIDRs) > 0 })
+			if err != nil {
+				return err
+			}
+			guard := policy.Guard{Bridge: kuberouter.Bridge}
+			network, err := kuberouter.ParseNode(node.Spec.PodCIDRs, n.Config.PodCIDRs())
+			if err != nil {
+				return err
+			}
+			guard.PodCIDRs, guard.ClusterCIDRs = network.PodCIDRs, network.ClusterCIDRs
+			client, err := n.nodeClient()
+			if err != nil {
+				return err
+			}
+			if err := n.Journal.Add(journal.Entry{Kind: journal.NFTTable, Name: policy.Table}); err != nil {
+				return err
+			}
+			n.controller, err = policy.New(policy.Options{
+				Client: client, NodeName: n.NodeName, Guard: guard, Dir: policyDir(n.Options), CutFlows: n.settings.CutEstablished,
+				Log: n.Log.With("component", "network-policy"),
+			})
+			return err
+		},
+		Stop: func(context.Context) error {
+			if n.controller == nil {
+				return nil
+			}
+			return n.controller.Close()
+		},
+	}
+}
+
+// enforcement keeps the table in step with the API.
+func (n *networkPolicies) enforcement() component.Component {
+	const name = "network-policy"
+	return component.Background(name, func(ctx context.Context) error { return n.controller.Run(ctx) }, n.Log.With("component", name))
+}
+
+// none takes the table back that was made when policies were enforced.
+func (n *networkPolicies) none() component.Component {
+	return component.Component{Name: policyTable, Start: func(context.Context) error { return policy.DeleteTable() }}
+}
