@@ -17,8 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -122,13 +122,13 @@ func (c *Controller) Run(ctx context.Context) error {
 			failed <- err
 		}
 	})
-	core, networking := c.Client.CoreV1().RESTClient(), c.Client.NetworkingV1().RESTClient()
+	core, networking := c.Client.CoreV1(), c.Client.NetworkingV1()
 	all := fields.Everything()
 	here := fields.OneTermEqualSelector("spec.nodeName", c.NodeName)
 	elsewhere := fields.OneTermNotEqualSelector("spec.nodeName", c.NodeName)
-	namespaces := c.watch(ctx, &group, core, "namespaces", &corev1.Namespace{}, all, trimNamespace)
-	policies := c.watch(ctx, &group, networking, "networkpolicies", &networkingv1.NetworkPolicy{}, all, trimPolicy)
-	own := c.watch(ctx, &group, core, "pods", &corev1.Pod{}, here, trimPod)
+	namespaces := c.watch(ctx, &group, listWatch(core.Namespaces(), all), &corev1.Namespace{}, trimNamespace)
+	policies := c.watch(ctx, &group, listWatch(networking.NetworkPolicies(metav1.NamespaceAll), all), &networkingv1.NetworkPolicy{}, trimPolicy)
+	own := c.watch(ctx, &group, listWatch(core.Pods(metav1.NamespaceAll), here), &corev1.Pod{}, trimPod)
 	// The other nodes' pods matter only to policies.
 	var others *watched
 	for {
@@ -139,7 +139,7 @@ func (c *Controller) Run(ctx context.Context) error {
 				others.stop()
 				others = nil
 			} else if len(list) > 0 && others == nil {
-				others = c.watch(ctx, &group, core, "pods", &corev1.Pod{}, elsewhere, trimPod)
+				others = c.watch(ctx, &group, listWatch(core.Pods(metav1.NamespaceAll), elsewhere), &corev1.Pod{}, trimPod)
 			}
 			if others == nil || others.synced() {
 				if err := c.sync(list, objectsOf[*corev1.Namespace](namespaces.store), own, others); err != nil {
@@ -175,14 +175,29 @@ func (w *watched) synced() bool {
 	}
 }
 
+// listWatch is what an informer asks for the objects that a client knows.
+func listWatch[L runtime.Object](client interface {
+	List(context.Context, metav1.ListOptions) (L, error)
+	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}, which fields.Selector) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = which.String()
+			return client.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = which.String()
+			return client.Watch(ctx, o)
+		},
+	}
+}
+
 // watch starts an informer.
-func (c *Controller) watch(ctx context.Context, group *sync.WaitGroup, client rest.Interface, resource string, of runtime.Object,
-	which fields.Selector, trim cache.TransformFunc) *watched {
+func (c *Controller) watch(ctx context.Context, group *sync.WaitGroup, source *cache.ListWatch, of runtime.Object, trim cache.TransformFunc) *watched {
 	ctx, cancel := context.WithCancel(ctx)
 	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(
-			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, which), c.Client),
-		ObjectType: of, Transform: trim,
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(source, c.Client),
+		ObjectType:    of, Transform: trim,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc: func(any) { c.notify() }, DeleteFunc: func(any) { c.notify() },
 			UpdateFunc: func(before, after any) {

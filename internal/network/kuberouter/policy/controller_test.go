@@ -1,0 +1,304 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// apiPod is a pod of this node as the API has it.
+func apiPod(name string, labels map[string]string, addresses ...netip.Addr) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name), Labels: labels},
+		Spec:       corev1.PodSpec{NodeName: "here"},
+	}
+	for _, a := range addresses {
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
+	}
+	return p
+}
+
+// controlled runs a controller on what client knows, until the test ends or stop is called.
+func controlled(t testing.TB, client *fake.Clientset, o Options) (c *Controller, stop func()) {
+	t.Helper()
+	o.Client, o.NodeName, o.Guard, o.Log = client, "here", guard, slog.New(slog.NewTextHandler(os.Stdout, nil))
+	c, err := New(o)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			must(t, <-ended)
+			must(t, c.Close())
+		}
+	}
+	t.Cleanup(stop)
+	return c, stop
+}
+
+// eventually asks until it is so.
+func eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
+// call is what the CNI plugin does.
+func call(t testing.TB, dir string, r request) string {
+	t.Helper()
+	conn, err := net.Dial("unix", Socket(dir))
+	must(t, err)
+	defer conn.Close()
+	must(t, json.NewEncoder(conn).Encode(r))
+	var a answer
+	must(t, json.NewDecoder(conn).Decode(&a))
+	return a.Error
+}
+
+func TestController(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		a, b := newGuest(t, 11), newGuest(t, 12)
+		b.serve(t, 80)
+		ctx := t.Context()
+		client := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+		pods, policies_ := client.CoreV1().Pods("default"), client.NetworkingV1().NetworkPolicies("default")
+		dir := t.TempDir()
+		c, stop := controlled(t, client, Options{Dir: dir})
+		reached := func() bool { return a.reaches(b.addresses[0], 80) && a.reaches(b.addresses[1], 80) }
+		refused := func() bool { return !a.reaches(b.addresses[0], 80) && !a.reaches(b.addresses[1], 80) }
+
+		// A pod whose addresses only the CNI plugin knows waits until its object is known.
+		answered := make(chan string, 1)
+		go func() {
+			answered <- call(t, dir, request{"ADD", Claim{Container: "c-a", Namespace: "default", Name: "a", UID: "uid-a", Addresses: a.addresses}})
+		}()
+		eventually(t, "a claim waits", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return len(c.waiting) == 1 && c.snapshot.Syncs > 0
+		})
+		select {
+		case e := <-answered:
+			t.Fatalf("the pod may start before it is known: %q", e)
+		default:
+		}
+		_, err := pods.Create(ctx, apiPod("a", map[string]string{"app": "a"}), metav1.CreateOptions{})
+		must(t, err)
+		if e := <-answered; e != "" {
+			t.Fatal(e)
+		}
+		_, err = pods.Create(ctx, apiPod("b", map[string]string{"app": "b"}, b.addresses...), metav1.CreateOptions{})
+		must(t, err)
+		eventually(t, "pods reach each other without policies", reached)
+
+		_, err = policies_.Create(ctx, policies(t, `spec: {podSelector: {matchLabels: {app: b}}}`)[0], metav1.CreateOptions{})
+		must(t, err)
+		eventually(t, "a new policy", refused)
+		allow := policies(t, `
+metadata: {name: allow}
+spec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]}`)[0]
+		_, err = policies_.Create(ctx, allow, metav1.CreateOptions{})
+		must(t, err)
+		if reached() {
+			t.Error("a is no friend")
+		}
+		_, err = pods.Update(ctx, apiPod("a", map[string]string{"app": "friend"}), metav1.UpdateOptions{})
+		must(t, err)
+		eventually(t, "a changed label", reached)
+
+		// The table survives the end of k0s, and the next start leaves it as it is.
+		_, err = pods.Update(ctx, apiPod("a", map[string]string{"app": "enemy"}), metav1.UpdateOptions{})
+		must(t, err)
+		eventually(t, "a changed label", refused)
+		stop()
+		if !refused() {
+			t.Error("refused no more without the controller")
+		}
+		c, _ = controlled(t, client, Options{Dir: dir})
+		if !refused() {
+			t.Error("refused no more after a restart")
+		}
+		eventually(t, "the first sync", func() bool { return c.Snapshot().Syncs > 0 })
+		if s := c.Snapshot(); s.Pods != 2 || s.Policies != 2 || s.IsolatedIngress != 1 || s.IsolatedEgress != 0 || s.Error != "" || s.Restored != 0 {
+			t.Errorf("got %+v", s)
+		}
+
+		// Somebody else's changes are undone.
+		table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+		chain := &nftables.Chain{Name: ingressChain, Table: table}
+		isolated := &nftables.Set{Name: isolatedSet(Ingress, IPv4), Table: table}
+		verdicts := &nftables.Set{Name: verdictMap(Ingress, IPv4), Table: table}
+		for _, change := range []struct {
+			name string
+			make func(*nftables.Conn)
+		}{
+			{"flush ruleset", func(n *nftables.Conn) { n.FlushRuleset() }},
+			{"delete table", func(n *nftables.Conn) { n.DelTable(table) }},
+			{"flush chain", func(n *nftables.Conn) { n.FlushChain(chain) }},
+			{"insert rule", func(n *nftables.Conn) { n.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: accept()}) }},
+			{"flush set", func(n *nftables.Conn) { n.FlushSet(isolated) }},
+			{"flush map", func(n *nftables.Conn) { n.FlushSet(verdicts) }},
+			{"add chain", func(n *nftables.Conn) { n.AddChain(&nftables.Chain{Name: "foreign", Table: table}) }},
+		} {
+			n, err := nftables.New()
+			must(t, err)
+			before := c.Snapshot().Restored
+			change.make(n)
+			must(t, n.Flush())
+			eventually(t, change.name, func() bool { return c.Snapshot().Restored > before && refused() })
+		}
+
+		// A pod that is gone is out of the table, and so is one that the plugin says has lost its network.
+		if e := call(t, dir, request{"DEL", Claim{Container: "c-a"}}); e != "" {
+			t.Error(e)
+		}
+		eventually(t, "pod a is out of the table", func() bool { return c.Snapshot().Pods == 1 })
+		must(t, pods.Delete(ctx, "b", metav1.DeleteOptions{}))
+		eventually(t, "pod b is out of the table", func() bool { return c.Snapshot().Pods == 0 })
+		if c.Snapshot().Error != "" {
+			t.Errorf("got %+v", c.Snapshot())
+		}
+	})
+}
+
+// Flows that a policy no longer allows are cut only on demand.
+func TestCutFlows(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			alone(t, func(t *testing.T) {
+				bridged(t)
+				a, b := newGuest(t, 11), newGuest(t, 12)
+				b.serve(t, 80)
+				client := fake.NewClientset(apiPod("a", nil, a.addresses...), apiPod("b", nil, b.addresses...))
+				c, _ := controlled(t, client, Options{Dir: t.TempDir(), CutFlows: cut})
+				eventually(t, "the pods are known", func() bool { return c.Snapshot().Pods == 2 })
+				for _, to := range b.addresses {
+					conn, err := a.dial(to, 80)
+					must(t, err)
+					defer conn.Close()
+					fromNode, err := net.Dial("tcp", netip.AddrPortFrom(to, 80).String())
+					must(t, err)
+					defer fromNode.Close()
+					echo(t, conn, true)
+					echo(t, fromNode, true)
+					_, err = client.NetworkingV1().NetworkPolicies("default").Create(t.Context(),
+						policies(t, "metadata: {name: "+fmt.Sprint("n", len(to.String()))+"}\nspec: {podSelector: {}}")[0], metav1.CreateOptions{})
+					must(t, err)
+					eventually(t, "the policy is in force", func() bool { return c.Snapshot().IsolatedIngress == 2 })
+					echo(t, conn, !cut)
+					echo(t, fromNode, true)
+					must(t, client.NetworkingV1().NetworkPolicies("default").Delete(t.Context(), fmt.Sprint("n", len(to.String())), metav1.DeleteOptions{}))
+					eventually(t, "the policy is gone", func() bool { return c.Snapshot().IsolatedIngress == 0 })
+				}
+			})
+		})
+	}
+}
+
+// echo checks whether a connection works.
+func echo(t *testing.T, c net.Conn, want bool) {
+	t.Helper()
+	must(t, c.SetDeadline(time.Now().Add(2*time.Second)))
+	_, err := c.Write([]byte("hello"))
+	if err == nil {
+		_, err = c.Read(make([]byte, 5))
+	}
+	if (err == nil) != want {
+		t.Errorf("%v to %v: %v", c.LocalAddr(), c.RemoteAddr(), err)
+	}
+}
+
+// scale makes as many pods and policies as the goals are for.
+func scale(pods, policies int) (objects []*corev1.Pod, list []*networkingv1.NetworkPolicy) {
+	for i := range pods {
+		n := netip.MustParseAddr(fmt.Sprintf("10.244.%d.%d", i/250, i%250+2))
+		p := apiPod(fmt.Sprint("pod", i), map[string]string{"app": fmt.Sprint("app", i%policies), "tier": fmt.Sprint("tier", i%7), "name": fmt.Sprint("pod", i)}, n)
+		p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8080, Protocol: corev1.ProtocolTCP}}}}
+		objects = append(objects, p)
+	}
+	for i := range policies {
+		list = append(list, &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprint("policy", i)},
+			Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint("app", i)}},
+				PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+				Ingress: []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
+					{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tier": fmt.Sprint("tier", i%7)}}},
+					{IPBlock: &networkingv1.IPBlock{CIDR: "192.0.2.0/24", Except: []string{fmt.Sprintf("192.0.2.%d/32", i)}}},
+				}}},
+				Egress: []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{
+					{NamespaceSelector: &metav1.LabelSelector{}},
+				}}},
+			},
+		})
+	}
+	return objects, list
+}
+
+// A label change is in the kernel soon enough on a full node, and so is everything after a restart.
+func TestConvergence(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		client := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+		objects, list := scale(300, 60)
+		for _, p := range objects {
+			must(t, client.Tracker().Add(p))
+		}
+		for _, p := range list {
+			must(t, client.Tracker().Add(p))
+		}
+		dir := t.TempDir()
+		c, stop := controlled(t, client, Options{Dir: dir})
+		begin := time.Now()
+		eventually(t, "the first sync", func() bool { return c.Snapshot().IsolatedEgress > 0 })
+		t.Logf("first sync: %v after the start, took %v", time.Since(begin), c.Snapshot().LastDuration)
+		stop()
+		c, _ = controlled(t, client, Options{Dir: dir})
+		begin = time.Now()
+		eventually(t, "the sync after a restart", func() bool { return c.Snapshot().IsolatedEgress > 0 })
+		resync := time.Since(begin)
+		t.Logf("after a restart: %v after the start, took %v", resync, c.Snapshot().LastDuration)
+		if resync > 2*time.Second {
+			t.Errorf("the sync after a restart has taken %v", resync)
+		}
+		eventually(t, "rest", func() bool { return len(c.changed) == 0 })
+		var times []time.Duration
+		for i := range 100 {
+			p := objects[i].DeepCopy()
+			p.Labels["app"], p.Labels["tier"] = fmt.Sprint("app", (i+7)%60), fmt.Sprint("tier", (i+3)%7)
+			before := c.Snapshot().Syncs
+			begin := time.Now()
+			_, err := client.CoreV1().Pods("default").Update(t.Context(), p, metav1.UpdateOptions{})
+			must(t, err)
+			eventually(t, "a changed label", func() bool { return c.Snapshot().Syncs > before })
+			times = append(times, time.Since(begin))
+		}
+		slices.Sort(times)
+		t.Logf("label change to kernel: median %v, p99 %v, max %v", times[50], times[98], times[99])
+		if times[98] > 100*time.Millisecond {
+			t.Errorf("p99 of a label change is %v", times[98])
+		}
+	})
+}
