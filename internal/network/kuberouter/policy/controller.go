@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +85,6 @@ func New(o Options) (*Controller, error) {
 	if err := c.kernel.Prepare(); err != nil {
 		return nil, fmt.Errorf("making the table of network policies: %w", err)
 	}
-	c.kernel.Forget()
 	if err := c.listen(); err != nil {
 		return nil, fmt.Errorf("listening for CNI plugins: %w", err)
 	}
@@ -116,12 +117,20 @@ func (c *Controller) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
+	watchTable, err := c.kernel.watchTable(func() { c.foreign.Store(true); c.notify() })
+	if err != nil {
+		return err
+	}
+	c.kernel.Forget() // nobody has watched until now
 	failed := make(chan error, 1)
 	group.Go(func() {
-		if err := c.kernel.Foreign(ctx, func() { c.foreign.Store(true); c.notify() }); err != nil {
+		if err := watchTable(ctx); err != nil {
 			failed <- err
 		}
 	})
+	if err := bridgeIsFiltered(); err != nil {
+		c.Log.Warn("Network policies are not in force between pods of this node", "error", err)
+	}
 	core, networking := c.Client.CoreV1(), c.Client.NetworkingV1()
 	all := fields.Everything()
 	here := fields.OneTermEqualSelector("spec.nodeName", c.NodeName)
@@ -157,6 +166,21 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// bridgeIsFiltered tells whether packets between pods of this node pass the table.
+func bridgeIsFiltered() error {
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		path := "/proc/sys/net/bridge/" + name
+		value, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("%w: load the kernel module br_netfilter", err)
+		}
+		if strings.TrimSpace(string(value)) != "1" {
+			return fmt.Errorf("%s must be 1", path)
+		}
+	}
+	return nil
 }
 
 // watched is what an informer knows.

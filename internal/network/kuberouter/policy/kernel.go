@@ -28,8 +28,7 @@ const (
 	answerTimeout = 30 * time.Second
 )
 
-// Kernel makes the table in the kernel equal to a model. It is not for use by several at a time, except
-// for Foreign.
+// Kernel makes the table in the kernel equal to a model. It is not for use by several at a time.
 type Kernel struct {
 	guard Guard
 	// have is what the table holds; nil if that is not known.

@@ -282,3 +282,43 @@ spec:
 		}
 	})
 }
+
+// What a packet costs that is judged, with few pods and with many. Nobody answers: each one is a first one.
+func BenchmarkPacket(b *testing.B) {
+	for _, pods := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(pods), func(b *testing.B) {
+			runtime.LockOSThread() // and never unlocked: the network goes with the thread
+			must(b, unix.Unshare(unix.CLONE_NEWNET))
+			bridged(b)
+			from, to := newGuest(b, 252), newGuest(b, 253)
+			objects, list := scale(pods, 60)
+			o := Objects{Policies: list, Namespaces: map[string]map[string]string{"default": nil}}
+			objects = append(objects, apiPod("from", map[string]string{"app": "app1", "tier": "tier1"}, from.addresses[0]),
+				apiPod("to", map[string]string{"app": "app1"}, to.addresses[0]))
+			for _, p := range objects {
+				trimmed, err := trimPod(p)
+				must(b, err)
+				k, _ := trimmed.(*known)
+				o.Pods = append(o.Pods, &k.pod)
+			}
+			k := NewKernel(guard)
+			must(b, k.Apply(compile(b, o)))
+			var receiver net.PacketConn
+			var sender net.Conn
+			var err error
+			to.do(func() { receiver, err = net.ListenPacket("udp4", ":99") })
+			must(b, err)
+			defer receiver.Close()
+			from.do(func() { sender, err = net.Dial("udp4", netip.AddrPortFrom(to.addresses[0], 99).String()) })
+			must(b, err)
+			defer sender.Close()
+			packet := make([]byte, 100)
+			for b.Loop() {
+				_, err := sender.Write(packet)
+				must(b, err)
+				_, _, err = receiver.ReadFrom(packet)
+				must(b, err)
+			}
+		})
+	}
+}

@@ -10,22 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Foreign calls changed whenever somebody else has changed our table, or may have, until ctx ends.
-func (k *Kernel) Foreign(ctx context.Context, changed func()) error {
+// watchTable tells of changes of our table from now on: run calls changed whenever somebody else has made
+// one, or may have, until ctx ends.
+func (k *Kernel) watchTable(changed func()) (run func(context.Context) error, err error) {
 	const group = 1 << (unix.NFNLGRP_NFTABLES - 1)
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: group})
-	if err != nil {
-		return fmt.Errorf("watching nftables: %w", err)
+	if err == nil {
+		err = conn.SetReadBuffer(buffer)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("watching nftables: %w", err)
+	}
+	return func(ctx context.Context) error { return k.follow(ctx, conn, changed) }, nil
+}
+
+func (k *Kernel) follow(ctx context.Context, conn *netlink.Conn, changed func()) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer func() {
 		if stop() {
 			_ = conn.Close()
 		}
 	}()
-	if err := conn.SetReadBuffer(buffer); err != nil {
-		return fmt.Errorf("watching nftables: %w", err)
-	}
 	for {
 		messages, err := conn.Receive()
 		switch {
