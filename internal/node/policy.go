@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,7 +69,15 @@ func (n *networkPolicies) table() component.Component {
 // enforcement keeps the table in step with the API.
 func (n *networkPolicies) enforcement() component.Component {
 	const name = "network-policy"
-	return component.Background(name, func(ctx context.Context) error { return n.controller.Run(ctx) }, n.Log.With("component", name))
+	c := component.Background(name, func(ctx context.Context) error { return n.controller.Run(ctx) }, n.Log.With("component", name))
+	failed := c.Trouble
+	c.Trouble = func() error {
+		if s := n.controller.Snapshot(); s.Error != "" {
+			return errors.New(s.Error)
+		}
+		return failed()
+	}
+	return c
 }
 
 // none takes the table back that was made when policies were enforced.

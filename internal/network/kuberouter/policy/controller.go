@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -54,6 +57,7 @@ type Controller struct {
 	applied  *Model          // nil before the first time
 	honoured map[string]bool // containers whose claims the applied model knows
 	waiting  map[chan struct{}]Claim
+	fetched  map[types.UID]*known // what was asked for because the API server had not told of it
 	snapshot Snapshot
 }
 
@@ -81,7 +85,7 @@ func New(o Options) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the addresses of pods: %w", err)
 	}
-	c := &Controller{Options: o, kernel: NewKernel(o.Guard), claims: kept, changed: make(chan struct{}, 1), waiting: map[chan struct{}]Claim{}}
+	c := &Controller{Options: o, kernel: NewKernel(o.Guard), claims: kept, changed: make(chan struct{}, 1), waiting: map[chan struct{}]Claim{}, fetched: map[types.UID]*known{}}
 	if err := c.kernel.Prepare(); err != nil {
 		return nil, fmt.Errorf("making the table of network policies: %w", err)
 	}
@@ -290,6 +294,9 @@ func (c *Controller) sync(policies []*networkingv1.NetworkPolicy, namespaces []*
 		c.kernel.Forget()
 	}
 	err := c.kernel.Apply(model)
+	if err == nil {
+		err = forgetFlows(c.starting(honoured), o.Families)
+	}
 	if err == nil && c.CutFlows && c.applied != nil {
 		var count uint
 		if count, err = cutFlows(model, o.Families); count > 0 {
@@ -340,19 +347,46 @@ func (c *Controller) sync(policies []*networkingv1.NetworkPolicy, namespaces []*
 	return nil
 }
 
-// ownPods are the pods of this node, with the addresses that the CNI plugins gave them. Claims of pods that
-// are gone are forgotten.
+// starting are the addresses of the pods that wait for nothing more.
+func (c *Controller) starting(honoured map[string]bool) map[netip.Addr]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	addresses := map[netip.Addr]bool{}
+	for _, claim := range c.waiting {
+		if honoured[claim.Container] {
+			for _, a := range claim.Addresses {
+				addresses[a] = true
+			}
+		}
+	}
+	return addresses
+}
+
+// ownPods are the pods of this node, with the addresses that the CNI plugins gave them, and the containers
+// whose claims that were. Claims of pods that are gone are forgotten.
 func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
+	held := c.claims.list()
 	claims := map[string]Claim{}
-	for _, claim := range c.claims.list() {
-		claims[claim.identity()] = claim
+	for _, claim := range held {
+		claims[claim.Namespace+"/"+claim.Name+"/"+string(claim.UID)] = claim
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for uid, k := range c.fetched {
+		told := slices.ContainsFunc(list, func(other *known) bool { return other.UID == k.UID })
+		claimed := slices.ContainsFunc(held, k.is)
+		if told || !claimed {
+			delete(c.fetched, uid)
+			continue
+		}
+		list = append(list, k)
 	}
 	honoured := map[string]bool{}
 	var pods []*Pod
 	for _, k := range list {
 		pod := k.pod
-		for _, uid := range []string{string(pod.UID), k.mirrors} {
-			id := identity(pod.Namespace, pod.Name, uid)
+		for _, uid := range []string{string(k.UID), k.mirrors} {
+			id := k.Namespace + "/" + k.Name + "/" + uid
 			if claim, there := claims[id]; there {
 				pod.Addresses, pod.Claimed = claim.Addresses, true
 				honoured[claim.Container] = true
@@ -361,10 +395,8 @@ func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
 		}
 		pods = append(pods, &pod)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, claim := range c.waiting {
-		delete(claims, claim.identity()) // its pod is yet to be told of
+		delete(claims, claim.Namespace+"/"+claim.Name+"/"+string(claim.UID)) // its pod is yet to be told of
 	}
 	for _, claim := range claims {
 		if err := c.claims.remove(claim.Container); err != nil {
@@ -373,10 +405,6 @@ func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
 	}
 	return pods, honoured
 }
-
-func (c Claim) identity() string { return identity(c.Namespace, c.Name, string(c.UID)) }
-
-func identity(namespace, name, uid string) string { return namespace + "/" + name + "/" + uid }
 
 // inForce tells whether the rules for a claim are in the kernel. c.mu is held.
 func (c *Controller) inForce(claim Claim) bool {

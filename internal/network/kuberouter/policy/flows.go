@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -16,6 +17,19 @@ func cutFlows(m *Model, families []Family) (uint, error) {
 	if err != nil {
 		return 0, err
 	}
+	return deleteFlows(denied{m, own}, families)
+}
+
+// forgetFlows forgets the flows of these addresses: those of the pods that had them before.
+func forgetFlows(addresses map[netip.Addr]bool, families []Family) error {
+	if len(addresses) == 0 {
+		return nil
+	}
+	_, err := deleteFlows(of(addresses), families)
+	return err
+}
+
+func deleteFlows(which netlink.CustomConntrackFilter, families []Family) (uint, error) {
 	var count uint
 	var errs []error
 	for _, f := range families {
@@ -23,13 +37,26 @@ func cutFlows(m *Model, families []Family) (uint, error) {
 		if f == IPv6 {
 			family = unix.AF_INET6
 		}
-		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, denied{m, own})
+		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, which)
 		count += n
 		if err != nil {
-			errs = append(errs, fmt.Errorf("cutting flows that policies no longer allow: %w", err))
+			errs = append(errs, fmt.Errorf("deleting flows: %w", err))
 		}
 	}
 	return count, errors.Join(errs...)
+}
+
+// of matches the flows from or to addresses.
+type of map[netip.Addr]bool
+
+// MatchConntrackFlow looks at both directions: what a service's address stands for is only in the answer.
+func (o of) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	for _, ip := range []net.IP{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP, f.Reverse.DstIP} {
+		if a, ok := netip.AddrFromSlice(ip); ok && o[a.Unmap()] {
+			return true
+		}
+	}
+	return false
 }
 
 // nodeAddresses are those of all interfaces of this node.

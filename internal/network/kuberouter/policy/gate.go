@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (
@@ -16,6 +20,8 @@ const (
 	socketName = "cni.sock"
 	// A CNI plugin is told why it has waited in vain before the kubelet loses patience.
 	gateTimeout = 20 * time.Second
+	// The API server has told of most pods before the kubelet has begun with them.
+	fetchAfter = 2 * time.Second
 	// A request or an answer is written at once.
 	gateIO = 5 * time.Second
 )
@@ -112,23 +118,38 @@ func (c *Controller) admit(claim Claim) error {
 		return fmt.Errorf("recording the addresses of pod %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
 	c.notify()
+	patience := time.After(gateTimeout)
 	select {
 	case <-done:
 		return nil
-	case <-time.After(gateTimeout):
+	case <-time.After(fetchAfter):
+	}
+	fetched := c.fetch(claim)
+	select {
+	case <-done:
+		return nil
+	case <-patience:
 		_ = c.claims.remove(claim.Container)
 		return fmt.Errorf("the network policies for pod %s/%s are not in the kernel after %s: %s",
-			claim.Namespace, claim.Name, gateTimeout, c.whyNot())
+			claim.Namespace, claim.Name, gateTimeout, cmp.Or(c.Snapshot().Error, fetched, "the API server has not told what policies there are"))
 	}
 }
 
-// whyNot explains why a pod has waited in vain.
-func (c *Controller) whyNot() string {
-	switch s := c.Snapshot(); {
-	case s.LastSync.IsZero() && s.Error == "":
-		return "the API server has not told what policies and pods there are (can this node reach it?)"
-	case s.Error != "":
-		return s.Error
+// fetch asks for a pod that the API server has not told of, and says why that did not help.
+func (c *Controller) fetch(claim Claim) string {
+	ctx, cancel := context.WithTimeout(context.Background(), gateIO)
+	defer cancel()
+	p, err := c.Client.CoreV1().Pods(claim.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Sprintf("asking the API server for the pod: %v", err)
 	}
-	return "the API server has not told of this pod"
+	k := newKnown(p)
+	if !k.is(claim) {
+		return fmt.Sprintf("the API server knows another pod of this name, whose UID is %s", k.UID)
+	}
+	c.mu.Lock()
+	c.fetched[claim.UID] = k
+	c.mu.Unlock()
+	c.notify()
+	return ""
 }

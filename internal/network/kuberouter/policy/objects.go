@@ -19,10 +19,13 @@ type known struct {
 
 // trimPod is a transformation of an informer of pods.
 func trimPod(object any) (any, error) {
-	p, ok := object.(*corev1.Pod)
-	if !ok {
-		return object, nil
+	if p, ok := object.(*corev1.Pod); ok {
+		return newKnown(p), nil
 	}
+	return object, nil
+}
+
+func newKnown(p *corev1.Pod) *known {
 	k := &known{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion},
 		pod: Pod{
@@ -44,7 +47,12 @@ func trimPod(object any) (any, error) {
 			}
 		}
 	}
-	return k, nil
+	return k
+}
+
+// is tells whether it is the pod that a claim is for: the kubelet calls the pod of a file by another UID.
+func (k *known) is(c Claim) bool {
+	return k.Namespace == c.Namespace && k.Name == c.Name && (k.UID == c.UID || k.mirrors != "" && k.mirrors == string(c.UID))
 }
 
 // trimNamespace and trimPolicy leave out what nobody here reads.
