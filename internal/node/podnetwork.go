@@ -10,8 +10,8 @@ import (
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/network/kuberouter"
 	"k0s.io/k0s/internal/network/kuberouter/forward"
-	"k0s.io/k0s/internal/network/kuberouter/routes"
 	"k0s.io/k0s/internal/network/kuberouter/policy"
+	"k0s.io/k0s/internal/network/kuberouter/routes"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
