@@ -88,7 +88,7 @@ unit: ## run the unit tests and go vet (root only: some make mounts and users of
 
 .PHONY: inttest
 inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' chooses some
-	embedded-bins/need.sh iproute2 util-linux busybox-static e2fsprogs postgresql mariadb-server-core mariadb-client-core nats-server
+	embedded-bins/need.sh iproute2 util-linux busybox-static e2fsprogs postgresql mariadb-server-core mariadb-client-core nats-server bird2 iperf3
 	go test -count=1 -p 1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
 
 .PHONY: bench

@@ -39,10 +39,11 @@ func fingerprints(o Options) (map[string]string, error) {
 	}
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter
-		if s, _ := k.Settings(); !o.Alone && s.BGP.Enabled {
+		s, _ := k.Settings()
+		if !o.Alone && s.BGP.Enabled {
 			prints["routing"] = fmt.Sprint(o.Config.PodCIDRs(), o.Config.ServiceCIDRs(), k.PeerRouterIPs, k.PeerRouterASNs, k.ExtraArgs, k.RawArgs)
 		}
-		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq)
+		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq, s.Egress)
 	}
 	return prints, nil
 }

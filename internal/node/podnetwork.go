@@ -39,6 +39,8 @@ func podNetwork(o Options) component.Component {
 		}
 		network.Hairpin = settings.EffectiveHairpin() != v1beta1.HairpinDisabled
 		network.Masquerade = settings.IPMasq
+		asked, _ := settings.Settings()
+		network.Shown = !asked.Egress
 		network.IPAMDir = o.Layout.Run("cni")
 		if s, _ := settings.Settings(); s.Policy.Enabled {
 			network.PolicySocket = policy.Socket(policyDir(o))

@@ -119,7 +119,15 @@ func start(t *testing.T, network *testhost.Network, spec string, prepare func(*t
 		}
 	}
 	c := cluster.New(hosts[0], "-c", "/etc/k0s.yaml")
-	config := "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec:\n  network:\n    provider: kuberouter\n" + spec
+	// A machine that builds and tests much may run low on disk: that is not what is tested here.
+	const head = `apiVersion: k0s.k0sproject.io/v1beta1
+kind: ClusterConfig
+spec:
+  workerProfiles: [{name: default, values: {evictionHard: {memory.available: 50Mi}}}]
+  network:
+    provider: kuberouter
+`
+	config := head + spec
 	if err := hosts[0].WriteFile("/etc/k0s.yaml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,7 @@ func TestRouter(t *testing.T) {
         peer-router-passwords-file: /etc/bgp-passwords
         advertise-cluster-ip: "true"
         advertise-loadbalancer-ip: "true"
+        enable-pod-egress: "false"
 `, router.IP, routerASN)
 	s := start(t, network, spec, func(h *testhost.Host) {
 		if err := h.WriteFile("/etc/bgp-passwords", []byte("Z2VoZWlt\n"), 0o600); err != nil {
@@ -74,6 +75,17 @@ func TestRouter(t *testing.T) {
 	router.Host.Run(t, cluster.Tester, "get", "http://"+s.podIP(t, "p2")+":8080")
 	router.Host.Run(t, cluster.Tester, "get", "http://"+service.Spec.ClusterIP)
 	router.Host.Run(t, cluster.Tester, "get", "http://"+balancerIP)
+
+	if _, err := router.Start("server", cluster.Tester, "serve", ":8080"); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually(t, 10*time.Second, "an answer of the router's host", func(ctx context.Context) error {
+		out, err := s.Exec(ctx, "p2", "tester", "get", "http://"+router.IP+":8080")
+		if want := "r0 answers " + s.podIP(t, "p2") + "\n"; err == nil && out != want {
+			err = fmt.Errorf("got %q, want %q", out, want)
+		}
+		return err
+	})
 
 	t.Run("what the router says", func(t *testing.T) {
 		for _, w := range workers {

@@ -41,6 +41,9 @@ type Network struct {
 	// PolicySocket is where the plugin that waits for a pod's network policies finds the worker. Empty: they
 	// are not enforced.
 	PolicySocket string
+	// Shown: pods keep their address also where they leave the pod network, whose routers know it
+	// (enable-pod-egress: "false").
+	Shown bool
 	// IPAMDir keeps the addresses handed out. It is best lost at a reboot, as the pods are.
 	IPAMDir string
 }

@@ -56,7 +56,7 @@ func (n Network) applyEgress() error {
 			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 		})
 		for _, pods := range n.PodCIDRs {
-			if f.of(pods) {
+			if f.of(pods) && (!n.Shown || n.Masquerade) {
 				c.AddRule(&nftables.Rule{Table: table, Chain: postrouting, Exprs: f.masquerade(pods, inside)})
 			}
 		}
