@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"k0s.io/k0s/internal/network/kuberouter/routes"
 )
@@ -23,8 +24,8 @@ type chooser struct {
 	podNetworks []netip.Prefix
 	// offered are the service addresses that this node offers itself.
 	offered []netip.Addr
-	// told tells whether a peer is there and has told all that it knows.
-	told func(netip.Addr) bool
+	// told tells whether a peer is there and has told all that it knows, for that long at least.
+	told func(peer netip.Addr, ago time.Duration) bool
 	// waiting: peers outside of the cluster may still have to tell what they told before a restart.
 	waiting bool
 }
@@ -60,7 +61,7 @@ func (c chooser) choose(heardOf map[netip.Prefix][]heard, before map[netip.Prefi
 			}
 			continue
 		}
-		if c.waiting && !overlaps(c.podNetworks, destination) && slices.ContainsFunc(c.plan.outside(), func(p peer) bool { return !c.told(p.Address) }) {
+		if c.waiting && !overlaps(c.podNetworks, destination) && slices.ContainsFunc(c.plan.outside(), func(p peer) bool { return !c.told(p.Address, 0) }) {
 			path.Outside = true
 			chosen[destination] = path
 		}
@@ -73,13 +74,16 @@ func (c chooser) choose(heardOf map[netip.Prefix][]heard, before map[netip.Prefi
 	})
 }
 
+// hearsay is how long one may take to tell what others say: it may have to meet them first.
+const hearsay = 20 * time.Second
+
 // silent tells whether whoever knows of a node's pods has not told it (yet).
 func (c chooser) silent(node remoteNode) bool {
 	direct := false
 	for _, p := range c.plan.peers {
 		if p.node == node.name {
 			direct = true
-			if !c.told(p.Address) {
+			if !c.told(p.Address, 0) {
 				return true
 			}
 		}
@@ -87,7 +91,7 @@ func (c chooser) silent(node remoteNode) bool {
 	if direct {
 		return false
 	}
-	return slices.ContainsFunc(slices.Collect(maps.Values(c.plan.peers)), func(p peer) bool { return !c.told(p.Address) })
+	return slices.ContainsFunc(slices.Collect(maps.Values(c.plan.peers)), func(p peer) bool { return !c.told(p.Address, hearsay) })
 }
 
 // acceptable tells whether a peer may say that. Nodes speak of pods only, each of those that the Node object

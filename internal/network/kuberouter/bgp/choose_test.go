@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -56,6 +57,7 @@ func TestChoose(t *testing.T) {
 		{"a node that is gone", mesh, nil, []string{"10.244.4.0/24 by 192.0.2.4"}, []string{"192.0.2.2", "192.0.2.3", router}, false, ""},
 		{"silent, and was not there before", mesh, nil, nil, []string{"192.0.2.2"}, false, ""},
 		{"while the reflector is silent", reflected, nil, []string{"10.244.3.0/24 by 192.0.2.3"}, []string{"192.0.2.2"}, true, "10.244.3.0/24 by 192.0.2.3"},
+		{"when the reflector has just told", reflected, nil, []string{"10.244.3.0/24 by 192.0.2.3"}, []string{"just now"}, true, "10.244.3.0/24 by 192.0.2.3"},
 		{"when the reflector has told", reflected, nil, []string{"10.244.3.0/24 by 192.0.2.3"}, nil, true, ""},
 		{"while the router is silent", mesh, nil, []string{"203.0.113.0/25 by 198.51.100.1"}, []string{router}, false, "203.0.113.0/25 by 198.51.100.1 outside"},
 		{"when the router has told", mesh, nil, []string{"203.0.113.0/25 by 198.51.100.1"}, nil, false, ""},
@@ -67,7 +69,9 @@ func TestChoose(t *testing.T) {
 			c := chooser{
 				plan: makePlan("n1", test.nodes, s), services: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")},
 				podNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, offered: []netip.Addr{netip.MustParseAddr("203.0.113.5")},
-				told:    func(a netip.Addr) bool { return !slices.Contains(test.silent, a.String()) },
+				told: func(a netip.Addr, ago time.Duration) bool {
+					return !slices.Contains(test.silent, a.String()) && (ago == 0 || !slices.Contains(test.silent, "just now"))
+				},
 				waiting: !test.settled,
 			}
 			all, before := map[netip.Prefix][]heard{}, map[netip.Prefix]routes.Path{}

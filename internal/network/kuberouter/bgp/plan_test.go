@@ -111,7 +111,7 @@ func TestPlanOfBothFamilies(t *testing.T) {
 	if len(p.peers) != 2 || p.routerID.String() != "192.0.2.1" || fmt.Sprint(p.listen) != "[192.0.2.1 2001:db8::1]" {
 		t.Errorf("peers %v, id %s, listening on %s", p.peers, p.routerID, p.listen)
 	}
-	for name, want := range map[string]string{"n2": "[{10.244.2.0/24 192.0.2.2} {fd00:2::/64 2001:db8::2}]", "n3": "[{10.244.3.0/24 192.0.2.3}]"} {
+	for name, want := range map[string]string{"n2": "[{10.244.2.0/24 192.0.2.2 false} {fd00:2::/64 2001:db8::2 false}]", "n3": "[{10.244.3.0/24 192.0.2.3 false}]"} {
 		if got := fmt.Sprint(p.nodes[name].paths); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}

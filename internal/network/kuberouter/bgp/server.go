@@ -37,7 +37,7 @@ type session struct {
 	since time.Time
 	// awaited are the families of which the peer says when it has told all, told those of which it has.
 	awaited []bgp.Family
-	told    map[bgp.Family]bool
+	told    map[bgp.Family]time.Time
 }
 
 // speaker is GoBGP, told what to be. It is not running until there is somebody to talk to.
@@ -191,7 +191,7 @@ func (s *speaker) addPeer(ctx context.Context, p peer, of plan, restarted bool) 
 		})
 	}
 	s.mu.Lock()
-	s.sessions[p.Address] = &session{since: time.Now(), told: map[bgp.Family]bool{}}
+	s.sessions[p.Address] = &session{since: time.Now(), told: map[bgp.Family]time.Time{}}
 	s.mu.Unlock()
 	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: n}); err != nil {
 		return fmt.Errorf("adding the peer %s: %w", p.Address, err)
@@ -443,12 +443,13 @@ func (s *speaker) heardOf(p apiutil.Peer, at time.Time) {
 	known.state, known.since = p.State.SessionState, at
 	known.awaited = s.saysEnd(p.State.RemoteCap)
 	if was == bgp.BGP_FSM_ESTABLISHED {
-		known.told = map[bgp.Family]bool{}
+		known.told = map[bgp.Family]time.Time{}
 	}
 	s.mu.Unlock()
 	switch {
 	case p.State.SessionState == bgp.BGP_FSM_ESTABLISHED:
 		s.log.Info("BGP session is established", "peer", address, "asn", p.State.PeerASN)
+		time.AfterFunc(hearsay, s.changed)
 	case was == bgp.BGP_FSM_ESTABLISHED:
 		s.log.Warn("BGP session has ended", "peer", address, "reason", p.State.DisconnectMessage)
 	default:
@@ -461,21 +462,25 @@ func (s *speaker) heardOf(p apiutil.Peer, at time.Time) {
 func (s *speaker) heardEnd(end *apiutil.Path) {
 	s.mu.Lock()
 	if known, ok := s.sessions[end.PeerAddress]; ok {
-		known.told[end.Family] = true
+		known.told[end.Family] = time.Now()
 	}
 	s.mu.Unlock()
 	s.changed()
+	time.AfterFunc(hearsay, s.changed)
 }
 
-// hasTold tells whether a peer is there and has told all it knows.
-func (s *speaker) hasTold(address netip.Addr) bool {
+// hasTold tells whether a peer is there and has told all it knows, for that long at least.
+func (s *speaker) hasTold(address netip.Addr, ago time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.sessions[address]
-	if !ok || known.state != bgp.BGP_FSM_ESTABLISHED {
+	if !ok || known.state != bgp.BGP_FSM_ESTABLISHED || time.Since(known.since) < ago {
 		return false
 	}
-	return !slices.ContainsFunc(known.awaited, func(f bgp.Family) bool { return !known.told[f] })
+	return !slices.ContainsFunc(known.awaited, func(f bgp.Family) bool {
+		at, told := known.told[f]
+		return !told || time.Since(at) < ago
+	})
 }
 
 // trouble tells whether there are peers, and none of them is there.

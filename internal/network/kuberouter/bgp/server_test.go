@@ -146,7 +146,7 @@ func TestSpeakers(t *testing.T) {
 	if text := attributes(t, two, "10.244.1.0/24"); strings.Contains(text, "64600") || strings.Contains(text, "64512:100") {
 		t.Errorf("a node was told %s", text)
 	}
-	two.until("be told all", func() string { return unless(two.hasTold(one.plan.routerID), "not yet") })
+	two.until("be told all", func() string { return unless(two.hasTold(one.plan.routerID, 0), "not yet") })
 
 	// What is withdrawn goes; other attributes are told at once.
 	delete(one.offers, netip.MustParsePrefix("10.96.0.1/32"))
@@ -167,11 +167,11 @@ func TestSpeakers(t *testing.T) {
 	if err := one.stop(); err != nil {
 		t.Fatal(err)
 	}
-	two.until("miss it", func() string { return unless(!two.hasTold(one.plan.routerID), "it is there") })
+	two.until("miss it", func() string { return unless(!two.hasTold(one.plan.routerID, 0), "it is there") })
 	two.hears("10.244.1.0/24 by 127.77.0.1 from 127.77.0.1", "fd00:1::/64 by 2001:db8::1 from 127.77.0.1")
 	delete(one.offers, netip.MustParsePrefix("fd00:1::/64")) // what it no longer says goes then
 	one.follow(true)
-	two.until("be told all again", func() string { return unless(two.hasTold(one.plan.routerID), "not yet") })
+	two.until("be told all again", func() string { return unless(two.hasTold(one.plan.routerID, 0), "not yet") })
 	two.hears("10.244.1.0/24 by 127.77.0.1 from 127.77.0.1")
 
 	// A peer that is none any more is forgotten at once.
