@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -19,7 +20,7 @@ import (
 type networkPolicies struct {
 	Options
 	settings   settings.Policy
-	controller *policy.Controller // nil until the table is there
+	controller atomic.Pointer[policy.Controller] // nil until the table is there
 }
 
 // policyTable is the component that pods are not to be connected without.
@@ -51,17 +52,20 @@ func (n *networkPolicies) table() component.Component {
 			if err := n.Journal.Add(journal.Entry{Kind: journal.NFTTable, Name: policy.Table}); err != nil {
 				return err
 			}
-			n.controller, err = policy.New(policy.Options{
+			controller, err := policy.New(policy.Options{
 				Client: client, NodeName: n.NodeName, Guard: guard, Dir: policyDir(n.Options), CutFlows: n.settings.CutEstablished,
 				Log: n.Log.With("component", "network-policy"),
 			})
+			if err == nil {
+				n.controller.Store(controller)
+			}
 			return err
 		},
 		Stop: func(context.Context) error {
-			if n.controller == nil {
-				return nil
+			if c := n.controller.Load(); c != nil {
+				return c.Close()
 			}
-			return n.controller.Close()
+			return nil
 		},
 	}
 }
@@ -69,15 +73,23 @@ func (n *networkPolicies) table() component.Component {
 // enforcement keeps the table in step with the API.
 func (n *networkPolicies) enforcement() component.Component {
 	const name = "network-policy"
-	c := component.Background(name, func(ctx context.Context) error { return n.controller.Run(ctx) }, n.Log.With("component", name))
+	c := component.Background(name, func(ctx context.Context) error { return n.controller.Load().Run(ctx) }, n.Log.With("component", name))
 	failed := c.Trouble
 	c.Trouble = func() error {
-		if s := n.controller.Snapshot(); s.Error != "" {
+		if s := n.Snapshot(); s.Error != "" {
 			return errors.New(s.Error)
 		}
 		return failed()
 	}
 	return c
+}
+
+// Snapshot tells how network policies stand on this node; all zero until there is a table.
+func (n *networkPolicies) Snapshot() policy.Snapshot {
+	if c := n.controller.Load(); c != nil {
+		return c.Snapshot()
+	}
+	return policy.Snapshot{}
 }
 
 // none takes the table back that was made when policies were enforced.

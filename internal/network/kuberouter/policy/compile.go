@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ type Port struct {
 // Compile makes a model of the whole state. An object that cannot be understood makes an error, and opens
 // nothing: the model holds without it.
 func Compile(o Objects) (*Model, error) {
-	c := compiler{Objects: o, model: &Model{Sets: map[string]*Set{}, Chains: map[string]Chain{}}, byNamespace: map[string][]member{}}
+	c := compiler{Objects: o, model: &Model{Sets: map[string]*Set{}, Chains: map[string]Chain{}}, byNamespace: map[string][]member{}, peersByName: map[string]peers{}}
 	for _, f := range o.Families {
 		c.set(podsSet(f), Addresses, f)
 		c.set(selfSet(f), Pairs, f)
@@ -108,6 +109,7 @@ type compiler struct {
 	Objects
 	model       *Model
 	byNamespace map[string][]member // the pods that can be peers
+	peersByName map[string]peers    // what was found before: many policies have the same peers
 	errs        []error
 }
 
@@ -234,7 +236,7 @@ func (c *compiler) rules(d Direction, p *networkingv1.NetworkPolicy, selected []
 	if d == Ingress {
 		for _, r := range p.Spec.Ingress {
 			peers := c.peers(p, r.From)
-			rules = append(rules, c.combine(p, peers, r.Ports, hash("of", key(p)), selected)...)
+			rules = append(rules, c.combine(p, peers, r.Ports, hash("of", key(p)), func() []member { return selected })...)
 		}
 		return rules
 	}
@@ -247,7 +249,7 @@ func (c *compiler) rules(d Direction, p *networkingv1.NetworkPolicy, selected []
 
 // combine makes a rule of each way to be a peer and each port. Named ports are those of receivers, which
 // receiverName stands for.
-func (c *compiler) combine(p *networkingv1.NetworkPolicy, peers peers, ports []networkingv1.NetworkPolicyPort, receiverName string, receivers []member) []Rule {
+func (c *compiler) combine(p *networkingv1.NetworkPolicy, peers peers, ports []networkingv1.NetworkPolicyPort, receiverName string, receivers func() []member) []Rule {
 	if len(ports) == 0 {
 		return peers.rules
 	}
@@ -259,7 +261,7 @@ func (c *compiler) combine(p *networkingv1.NetworkPolicy, peers peers, ports []n
 			continue
 		}
 		if port.Port != nil && port.Port.Type == intstr.String {
-			rules = append(rules, c.named(peers, port.Port.StrVal, proto, receiverName, receivers)...)
+			rules = append(rules, c.named(peers, port.Port.StrVal, proto, receiverName, receivers())...)
 			continue
 		}
 		for _, r := range peers.rules {
@@ -313,20 +315,26 @@ type peers struct {
 	name  string
 	rules []Rule // matching them, without ports
 	// receivers are the pods among them: what the name of a port is resolved by, if they are the receivers.
-	receivers []member
+	receivers func() []member
 }
 
 // peers makes the sets of a list of peers. An empty list is everybody.
 func (c *compiler) peers(p *networkingv1.NetworkPolicy, list []networkingv1.NetworkPolicyPeer) peers {
 	if len(list) == 0 {
-		return peers{name: "everybody", rules: []Rule{{}}, receivers: c.matching(func(string) labels.Selector { return labels.Everything() })}
+		return peers{name: "everybody", rules: []Rule{{}}, receivers: func() []member {
+			return c.matching(func(string) labels.Selector { return labels.Everything() })
+		}}
 	}
 	encoded, err := json.Marshal(list)
 	if err != nil {
 		c.errs = append(c.errs, fmt.Errorf("NetworkPolicy %s: %w", key(p), err))
 		return peers{}
 	}
-	result := peers{name: hash(p.Namespace, string(encoded))}
+	name := hash(p.Namespace, string(encoded))
+	if known, there := c.peersByName[name]; there {
+		return known
+	}
+	result := peers{name: name}
 	var blocks []*networkingv1.IPBlock
 	pods := map[*Pod]member{}
 	byPods := false
@@ -369,18 +377,21 @@ func (c *compiler) peers(p *networkingv1.NetworkPolicy, list []networkingv1.Netw
 			result.rules = append(result.rules, Rule{Family: f, Peers: name})
 		}
 	}
-	if len(blocks) > 0 {
+	result.receivers = func() []member {
+		receivers := slices.Collect(maps.Values(pods))
+		if len(blocks) == 0 {
+			return receivers
+		}
 		for _, members := range c.byNamespace {
 			for _, m := range members {
-				if slices.ContainsFunc(m.addresses, inBlocks.Contains) {
-					pods[m.pod] = m
+				if _, there := pods[m.pod]; !there && slices.ContainsFunc(m.addresses, inBlocks.Contains) {
+					receivers = append(receivers, m)
 				}
 			}
 		}
+		return receivers
 	}
-	for _, m := range pods {
-		result.receivers = append(result.receivers, m)
-	}
+	c.peersByName[name] = result
 	return result
 }
 

@@ -258,3 +258,19 @@ func TestCompileErrors(t *testing.T) {
 		}
 	}
 }
+
+// A large cluster: 110 pods here, the others elsewhere.
+func BenchmarkCompile(b *testing.B) {
+	objects, list := scale(10000, 300)
+	o := Objects{Node: "here", Families: []Family{IPv4}, Policies: list, Namespaces: map[string]map[string]string{"default": nil}}
+	for i, p := range objects {
+		k := newKnown(p)
+		if i >= 110 {
+			k.pod.Node = "there"
+		}
+		o.Pods = append(o.Pods, &k.pod)
+	}
+	for b.Loop() {
+		compile(b, o)
+	}
+}

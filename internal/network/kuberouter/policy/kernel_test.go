@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -281,6 +285,58 @@ spec:
 			}
 		}
 	})
+}
+
+// A connection to a service is judged by the pod that it leads to, and is refused at once.
+func TestService(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		a, b := newGuest(t, 11), newGuest(t, 12)
+		b.serve(t, 80)
+		service := netip.MustParseAddr("10.96.0.10")
+		redirect(t, service, 8080, b.addresses[0], 80)
+		k := NewKernel(guard)
+		pods := []*Pod{on("here", "default", "a"), on("here", "default", "b")}
+		pods[0].Addresses, pods[1].Addresses = a.addresses, b.addresses
+		for _, tc := range []struct {
+			policies string
+			want     error
+		}{
+			{`spec: {podSelector: {matchLabels: {app: nobody}}}`, nil},
+			{`spec: {podSelector: {matchLabels: {app: b}}}`, unix.ECONNREFUSED},
+			{`spec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}], ports: [{port: 80}]}]}`, nil},
+			{`spec: {podSelector: {matchLabels: {app: b}}, ingress: [{ports: [{port: 8080}]}]}`, unix.ECONNREFUSED},
+			{`spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}]}]}`, nil},
+			{`spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.96.0.0/16}}]}]}`, unix.ECONNREFUSED},
+		} {
+			must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, tc.policies)})))
+			conn, err := a.dial(service, 8080)
+			if err == nil {
+				conn.Close()
+			}
+			if !errors.Is(err, tc.want) {
+				t.Errorf("%s: got %v", tc.policies, err)
+			}
+		}
+	})
+}
+
+// redirect makes a service of one pod, as kube-proxy does.
+func redirect(t *testing.T, service netip.Addr, port uint16, pod netip.Addr, podPort uint16) {
+	t.Helper()
+	n, err := nftables.New()
+	must(t, err)
+	table := n.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "services"})
+	chain := n.AddChain(&nftables.Chain{
+		Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
+	})
+	n.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
+		addressIn(netip.PrefixFrom(service, 32), destination), protocolIs(protocolTCP), portBetween(port, port),
+		[]expr.Any{
+			&expr.Immediate{Register: 1, Data: pod.AsSlice()}, &expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(podPort)},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
+		})})
+	must(t, n.Flush())
 }
 
 // What a packet costs that is judged, with few pods and with many. Nobody answers: each one is a first one.

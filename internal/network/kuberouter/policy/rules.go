@@ -81,9 +81,11 @@ func (g Guard) base() map[string][][]expr.Any {
 		join(protocolIs(protocolICMPv6), icmpTypeBetween(icmp6EchoRequest, icmp6EchoReply), accept()),
 		// Answering a stray packet would end a connection that goes on.
 		join(ctState(expr.CtStateBitINVALID), counter(), verdict(expr.VerdictDrop, "")),
-		// TCP is told by a reset: of ICMP messages the kernel sends few a second.
+		// TCP is told by a reset, for of ICMP messages the kernel sends few a second. But a reset across the
+		// bridge has the address of the pod, not that of the service that was called.
+		join(ctStatus(statusDNAT), counter(), unreachable()),
 		join(protocolIs(protocolTCP), counter(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
-		join(counter(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}))
+		join(counter(), unreachable()))
 	return map[string][][]expr.Any{egressChain: egress, ingressChain: ingress, inputChain: egress, refuseChain: refuse}
 }
 
@@ -194,12 +196,23 @@ func iface(k expr.MetaKey, name string) []expr.Any {
 }
 
 // ctState is true for packets of any of these states.
-func ctState(states uint32) []expr.Any {
+func ctState(states uint32) []expr.Any { return ctBits(expr.CtKeySTATE, states) }
+
+// statusDNAT is IPS_DST_NAT of the kernel: the flow's destination has been replaced.
+const statusDNAT = 1 << 5
+
+func ctStatus(status uint32) []expr.Any { return ctBits(expr.CtKeySTATUS, status) }
+
+func ctBits(k expr.CtKey, bits uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: register},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(states), Xor: make([]byte, 4)},
+		&expr.Ct{Key: k, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
 	}
+}
+
+func unreachable() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}
 }
 
 func icmpTypeBetween(first, last byte) []expr.Any {
