@@ -228,6 +228,37 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// Both families go across, each by a tunnel of its own.
+func TestDualStack(t *testing.T) {
+	netA, netB := testhost.NewNetwork(t), testhost.NewNetwork(t)
+	must(t, netA.Use(t.Context(), testhost.DualStack))
+	must(t, netB.Use(t.Context(), testhost.DualStack))
+	a, b := cluster.Hosts(t, netA, "c0", "a1"), cluster.Hosts(t, netB, "b1")
+	testhost.Router(t, "router", netA, netB)
+	a[0].Run(t, "mkdir", "-p", "/etc/k0s")
+	must(t, a[0].WriteFile("/etc/k0s/k0s.yaml", []byte(
+		"spec: {network: {dualStack: {enabled: true, IPv6podCIDR: 'fd00:10:244::/56', IPv6serviceCIDR: 'fd00:10:96::/112'}}}"), 0o600))
+	c := cluster.New(a[0])
+	must(t, c.Start())
+	ctx := deadline(t, time.Minute)
+	must(t, c.WaitAPI(ctx))
+	workers := c.MustJoin(t, cluster.Worker, a[1], b[0])
+	must(t, c.WaitNodes(ctx, workers...))
+	pods := startPods(ctx, t, c, workers...)
+	for _, p := range pods {
+		if len(p.others) != 1 {
+			t.Fatalf("the pod %s has no second address", p.name)
+		}
+	}
+	exchangeAll(ctx, t, c, pods)
+	if got := overlays(t, a[1]); !slices.Equal(got, []string{"kube-overlay", "kube-overlay6"}) {
+		t.Errorf("the tunnels are %q", got)
+	}
+	for _, address := range append(pods[1].others, pods[1].address) {
+		must(t, testhost.InNetwork(a[1].Pid(), func() error { return exchange(ctx, address) }))
+	}
+}
+
 // overlays are the tunnels that a host has.
 func overlays(t *testing.T, h *testhost.Host) []string {
 	t.Helper()

@@ -25,8 +25,9 @@ const pauseImage = "k0s.io/pause:3.10.2"
 type pod struct {
 	name    string
 	node    *cluster.Node
-	network netip.Prefix // that its node is on
-	address netip.AddrPort
+	network netip.Prefix     // that its node is on
+	address netip.AddrPort   // that of the primary family
+	others  []netip.AddrPort // those of the other family
 	pid     int
 	// listeners are the test's, and keep the pod's network until they are closed.
 	listeners []io.Closer
@@ -60,6 +61,9 @@ func startPods(ctx context.Context, t *testing.T, c *cluster.Cluster, nodes ...*
 		host := netip.MustParseAddr(n.Host.IP)
 		p := &pod{name: name, node: n, network: netip.PrefixFrom(host, 24).Masked(),
 			address: netip.AddrPortFrom(netip.MustParseAddr(object.Status.PodIP), 7), pid: pid}
+		for _, ip := range object.Status.PodIPs[1:] {
+			p.others = append(p.others, netip.AddrPortFrom(netip.MustParseAddr(ip.IP), 7))
+		}
 		must(t, p.in(p.serve))
 		t.Cleanup(func() { p.close(t) })
 		pods = append(pods, p)
@@ -77,12 +81,21 @@ func (p *pod) in(do func() error) error {
 
 // serve sends back what arrives, by TCP and UDP, until close.
 func (p *pod) serve() error {
-	listener, err := net.Listen("tcp", p.address.String())
+	for _, address := range append(p.others, p.address) {
+		if err := p.serveAt(address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pod) serveAt(address netip.AddrPort) error {
+	listener, err := net.Listen("tcp", address.String())
 	if err != nil {
 		return err
 	}
 	p.listeners = append(p.listeners, listener)
-	datagrams, err := net.ListenPacket("udp", p.address.String())
+	datagrams, err := net.ListenPacket("udp", address.String())
 	if err != nil {
 		return err
 	}
@@ -122,7 +135,14 @@ func (p *pod) close(t *testing.T) {
 
 // exchange has the pod send to another one, and get the same back.
 func (p *pod) exchange(ctx context.Context, to *pod) error {
-	return p.in(func() error { return exchange(ctx, to.address) })
+	return p.in(func() error {
+		for _, address := range append(to.others, to.address) {
+			if err := exchange(ctx, address); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // largestDatagram is the largest that is not cut into pieces on an Ethernet.
