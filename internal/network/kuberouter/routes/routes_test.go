@@ -343,3 +343,43 @@ func TestRun(t *testing.T) {
 	}
 	want(t, "routes after they were taken back", kernelRoutes(t))
 }
+
+// This machine's kernel may be without IPIP: what is asked of it, at least, and when it is asked anew.
+func TestDevice(t *testing.T) {
+	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	attrs := netlink.LinkAttrs{Name: "kube-overlay", MTU: 1480}
+	ipip, ok := device(IPIP, one, 4789, attrs).(*netlink.Iptun)
+	if !ok || !ipip.Local.Equal(one.AsSlice()) || ipip.Remote != nil || ipip.PMtuDisc != 1 || ipip.Name != "kube-overlay" || ipip.HardwareAddr != nil {
+		t.Errorf("got %+v", ipip)
+	}
+	// The kernel says 0.0.0.0 where nothing was asked for.
+	told := *ipip
+	told.Remote = netip.IPv4Unspecified().AsSlice()
+	for _, tc := range []struct {
+		name    string
+		present netlink.Link
+		want    bool
+	}{
+		{"the same", &told, true},
+		{"from another address", device(IPIP, two, 4789, attrs), false},
+		{"VXLAN", device(VXLAN, one, 4789, attrs), false},
+		{"somebody's", &netlink.Dummy{LinkAttrs: attrs}, false},
+	} {
+		if got := sameTunnel(tc.present, ipip); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+	vxlan := device(VXLAN, one, 4789, attrs)
+	for other, want := range map[netlink.Link]bool{
+		device(VXLAN, one, 4789, attrs): true, device(VXLAN, one, 8472, attrs): false, device(VXLAN, two, 4789, attrs): false,
+	} {
+		if got := sameTunnel(other, vxlan); got != want {
+			t.Errorf("%+v: %v", other, got)
+		}
+	}
+	for node, want := range map[netip.Addr][2]int{one: {20, 50}, netip.MustParseAddr("2001:db8::1"): {40, 70}} {
+		if got := [2]int{Overhead(IPIP, node), Overhead(VXLAN, node)}; got != want {
+			t.Errorf("the overhead between nodes such as %s is %v, not %v", node, got, want)
+		}
+	}
+}
