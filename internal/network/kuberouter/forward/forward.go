@@ -18,19 +18,23 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter/tablewatch"
 )
 
-// comment marks our rules.
-const comment = "k0s: pods"
+const (
+	// comment marks our rules.
+	comment = "k0s: pods"
+	// table is iptables'.
+	table = "filter"
+)
 
 // families are those that iptables has a table of its own for.
 var families = []struct {
 	name    string
-	table   nftables.TableFamily
+	family  nftables.TableFamily
 	command string // without -legacy
 	present string // lists the tables that the legacy variant has
 	offsets [2]uint32
@@ -55,7 +59,13 @@ func (p Pods) Keep(ctx context.Context) error {
 	if err := p.applyLegacy(ctx); err != nil {
 		return err
 	}
-	changed, failed, stop, err := watch()
+	changed := make(chan struct{}, 1)
+	failed, stop, err := tablewatch.Watch(table, func() {
+		select {
+		case changed <- struct{}{}:
+		default: // it will be seen with the change before
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -81,7 +91,7 @@ func (p Pods) apply() error {
 		return fmt.Errorf("connecting to nftables: %w", err)
 	}
 	for i, family := range families {
-		chain, rules, err := forwardChain(c, family.table)
+		chain, rules, err := forwardChain(c, family.family)
 		if err != nil {
 			return err
 		}
@@ -103,7 +113,7 @@ func (p Pods) apply() error {
 		if err := c.Flush(); err != nil {
 			return fmt.Errorf("the policy of the chain %s filter FORWARD is DROP, and a rule for pods cannot be added: %w", family.name, err)
 		}
-		p.Log.Info("This host's packet filter drops what it forwards: pods' packets are accepted", "table", family.name+" filter", "chain", "FORWARD")
+		p.Log.Info("This host's packet filter drops what it forwards: pods' packets are accepted", "table", family.name+" "+table, "chain", "FORWARD")
 	}
 	return nil
 }
@@ -131,7 +141,7 @@ func forwardChain(c *nftables.Conn, family nftables.TableFamily) (*nftables.Chai
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing nftables chains: %w", err)
 	}
-	i := slices.IndexFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == "filter" && c.Name == "FORWARD" })
+	i := slices.IndexFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == table && c.Name == "FORWARD" })
 	if i < 0 {
 		return nil, nil, nil
 	}
@@ -140,40 +150,6 @@ func forwardChain(c *nftables.Conn, family nftables.TableFamily) (*nftables.Chai
 		return nil, nil, fmt.Errorf("listing the rules of filter FORWARD: %w", err)
 	}
 	return chains[i], rules, nil
-}
-
-// watch tells when a chain has changed or a rule was deleted.
-func watch() (changed <-chan struct{}, failed <-chan error, stop func(), err error) {
-	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("subscribing to the events of nftables: %w", err)
-	}
-	notify, ended, done := make(chan struct{}, 1), make(chan error, 1), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			messages, _, err := socket.Receive()
-			if err != nil && !errors.Is(err, unix.ENOBUFS) {
-				ended <- fmt.Errorf("receiving the events of nftables: %w", err)
-				return
-			}
-			concerns := err != nil // some were lost
-			for _, m := range messages {
-				switch m.Header.Type & 0xff { // the rest is the subsystem
-				case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELRULE:
-					concerns = true
-				}
-			}
-			if !concerns {
-				continue
-			}
-			select {
-			case notify <- struct{}{}:
-			default: // it will be seen with the change before
-			}
-		}
-	}()
-	return notify, ended, func() { socket.Close(); <-done }, nil
 }
 
 // applyLegacy does the same in the legacy variant, if that is in use.
@@ -210,7 +186,7 @@ func (p Pods) applyLegacy(ctx context.Context) error {
 // usesLegacy tells whether the legacy variant has a table filter.
 func usesLegacy(tables string) bool {
 	present, err := os.ReadFile(tables)
-	return err == nil && slices.Contains(strings.Fields(string(present)), "filter")
+	return err == nil && slices.Contains(strings.Fields(string(present)), table)
 }
 
 func run(ctx context.Context, args ...string) (string, error) {
@@ -225,7 +201,7 @@ func run(ctx context.Context, args ...string) (string, error) {
 func Remove(ctx context.Context, name string) error {
 	for _, family := range families {
 		if name == family.name {
-			return removeRules(family.table)
+			return removeRules(family.family)
 		}
 	}
 	if _, err := os.Stat(name); err != nil {

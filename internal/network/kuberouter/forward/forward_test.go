@@ -46,7 +46,7 @@ func TestKeep(t *testing.T) {
 	set := func(policy nftables.ChainPolicy) {
 		t.Helper()
 		for _, family := range families {
-			table := c.AddTable(&nftables.Table{Family: family.table, Name: "filter"})
+			table := c.AddTable(&nftables.Table{Family: family.family, Name: "filter"})
 			c.AddChain(&nftables.Chain{Name: "FORWARD", Table: table, Type: nftables.ChainTypeFilter,
 				Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
 		}
@@ -57,7 +57,7 @@ func TestKeep(t *testing.T) {
 	rules := func() (all [][]*nftables.Rule) {
 		t.Helper()
 		for _, family := range families {
-			_, rules, err := forwardChain(c, family.table)
+			_, rules, err := forwardChain(c, family.family)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +81,7 @@ func TestKeep(t *testing.T) {
 	set(nftables.ChainPolicyDrop)
 	eventually("when all is dropped")
 	for _, family := range families {
-		c.FlushChain(&nftables.Chain{Name: "FORWARD", Table: &nftables.Table{Family: family.table, Name: "filter"}})
+		c.FlushChain(&nftables.Chain{Name: "FORWARD", Table: &nftables.Table{Family: family.family, Name: "filter"}})
 	}
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)

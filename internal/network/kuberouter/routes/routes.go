@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/network/kuberouter/tablewatch"
 )
 
 // Protocol marks our routes in the kernel: a number that rt_protos gives to nobody.
@@ -127,11 +128,18 @@ func (t *Table) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	filterFailed, stopFilter, err := tablewatch.Watch(filterTable, t.notify)
+	if err != nil {
+		return err
+	}
+	defer stopFilter()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
+			return err
+		case err := <-filterFailed:
 			return err
 		case <-t.changed:
 		}

@@ -333,6 +333,20 @@ func TestRun(t *testing.T) {
 		}
 		eventually(deed)
 	}
+	// The filter, as `nft flush ruleset` does.
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.FlushRuleset()
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); len(filter(t)) != 4; {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("the filter was flushed, and is %q", filter(t))
+		}
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

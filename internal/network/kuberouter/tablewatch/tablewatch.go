@@ -1,0 +1,60 @@
+// Package tablewatch tells of changes of nftables tables, whoever makes them.
+package tablewatch
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls changed whenever chains, rules or sets of tables of that name have, or may have, been changed, in any
+// family, until stop. The channel tells when it can no longer do so.
+func Watch(table string, changed func()) (failed <-chan error, stop func(), err error) {
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return nil, nil, fmt.Errorf("subscribing to the kernel's events of nftables: %w", err)
+	}
+	ended, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			messages, _, err := socket.Receive()
+			switch {
+			case errors.Is(err, unix.ENOBUFS): // some were lost
+				changed()
+			case err != nil:
+				ended <- fmt.Errorf("receiving the kernel's events of nftables: %w", err)
+				return
+			}
+			for _, m := range messages {
+				if isAbout(m, table) {
+					changed()
+					break
+				}
+			}
+		}
+	}()
+	return ended, func() { socket.Close(); <-done }, nil
+}
+
+// isAbout tells whether an event is about a table, or what is in it.
+func isAbout(m syscall.NetlinkMessage, table string) bool {
+	const header, nameOfTable = 4, 1 // the attribute is 1 in all kinds of messages
+	if len(m.Data) < header || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
+		return false
+	}
+	attributes, err := nl.ParseRouteAttr(m.Data[header:])
+	if err != nil {
+		return true
+	}
+	for _, a := range attributes {
+		if a.Attr.Type == nameOfTable {
+			return strings.TrimRight(string(a.Value), "\x00") == table
+		}
+	}
+	return false
+}
