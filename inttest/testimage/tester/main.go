@@ -6,6 +6,9 @@
 //	tester get [-ca FILE] [-token FILE] URL prints what a server answers; fails unless 200
 //	tester lookup NAME                      prints the addresses of a name, sorted
 //	tester balance ADDRESS SERVER...        a TCP load balancer: passes connections on to the servers by turns
+//	tester probe SOCKET PORT...             answers at the ports, by TCP and UDP, and does what package
+//	                                        inttest/policy/probe can ask for
+//	tester burst PORT ADDRESS:PORT...       sends packets from its first moment on, and says who sent some to its port
 package main
 
 import (
@@ -38,7 +41,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVERS")
+		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVERS | probe SOCKET PORT... | burst PORT ADDRESS:PORT...")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -53,6 +56,10 @@ func run(args []string) error {
 		return lookup(ctx, args[1])
 	case "balance":
 		return balance(args[1], args[2:])
+	case "probe":
+		return probeServer(args[1], args[2:])
+	case "burst":
+		return burst(args[1], args[2:])
 	}
 	return fmt.Errorf("there is no %q", args[0])
 }
