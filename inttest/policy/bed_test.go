@@ -69,7 +69,14 @@ func newBed(t *testing.T, config string, names ...string) *bed {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	b.workers = b.MustJoin(t, cluster.Worker, hosts[1:]...)
+	for _, h := range hosts[1:] {
+		// The machine's disk, which may be full of other things, is all of the hosts'.
+		w, err := b.Join(ctx, h, cluster.Worker, "--kubelet-extra-args=--eviction-hard='nodefs.available<1%,imagefs.available<1%'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.workers = append(b.workers, w)
+	}
 	for _, w := range b.workers {
 		image := cluster.PutImage(t, w.Host)
 		if err := w.WaitReady(ctx); err != nil {

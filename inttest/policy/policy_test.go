@@ -9,8 +9,6 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
-
-	"k0s.io/k0s/inttest/cluster"
 )
 
 func TestMatrixIPv4(t *testing.T) { testMatrix(t, "", false) }
@@ -107,5 +105,3 @@ func restart(t *testing.T, m *matrix, how string, end func(context.Context) erro
 		m.check(t)
 	})
 }
-
-var _ = cluster.Patience

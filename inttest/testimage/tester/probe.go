@@ -286,14 +286,19 @@ func burst(port string, addresses []string) error {
 	}
 }
 
-// report prints a line for every datagram and TCP connection that comes to a port.
+// report prints a line for each of the first datagrams and TCP connections that come to a port.
 func report(port uint16) error {
+	const enough = 5
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{Port: int(port)})
 	if err != nil {
 		return err
 	}
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+	if err != nil {
+		return err
+	}
 	go func() {
-		for {
+		for range enough {
 			connection, err := listener.Accept()
 			if err != nil {
 				return
@@ -302,16 +307,13 @@ func report(port uint16) error {
 			_ = connection.Close()
 		}
 	}()
-	socket, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
-	if err != nil {
-		return err
-	}
 	go func() {
-		for {
+		for range enough {
 			_, from, err := socket.ReadFromUDPAddrPort(make([]byte, 64))
-			if err == nil {
-				fmt.Println("got a datagram from", from)
+			if err != nil {
+				return
 			}
+			fmt.Println("got a datagram from", from)
 		}
 	}()
 	return nil
