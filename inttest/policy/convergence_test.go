@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	engine "k0s.io/k0s/internal/network/kuberouter/policy"
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/policy/probe"
 )
@@ -112,12 +114,45 @@ func TestConvergence(t *testing.T) {
 		t.Logf("k0s itself used %.1f %% of a processor in %d s", float64(ticks(t, w)-before)*100/perSecond/span.Seconds(), int(span.Seconds()))
 	})
 
-	t.Run("resync", func(t *testing.T) {
-		// Out of group, and the rules gone while k0s is down: only a full synchronisation denies it again.
-		patch := `{"metadata":{"labels":{"group":"elsewhere"}}}`
-		if _, err := b.Client.CoreV1().Pods("crowd").Patch(t.Context(), "client", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-			t.Fatal(err)
+	// From here on the client is denied, and the rules that say so are taken away.
+	patch := `{"metadata":{"labels":{"group":"elsewhere"}}}`
+	if _, err := b.Client.CoreV1().Pods("crowd").Patch(t.Context(), "client", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Eventually(t.Context(), cluster.Patience, "the client to be denied", func(context.Context) error {
+		if through := passed(stream(50 * time.Millisecond)); len(through) > 0 {
+			return fmt.Errorf("%d datagrams pass", len(through))
 		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"delete table " + engine.Table, "flush table " + engine.Table, "flush ruleset"} {
+		t.Run(how, func(t *testing.T) {
+			var echoes []probe.Echo
+			var wg sync.WaitGroup
+			wg.Go(func() { echoes = stream(3 * time.Second) })
+			time.Sleep(200 * time.Millisecond) // so that the stream is under way
+			w.Host.Run(t, append([]string{nft}, strings.Fields(how)...)...)
+			wg.Wait()
+			switch through := passed(echoes); {
+			case len(through) == 0:
+				t.Logf("nothing passed")
+			default:
+				open := through[len(through)-1].Sub(through[0])
+				t.Logf("%d datagrams of one a millisecond passed; the rules were back after %d ms", len(through), open.Milliseconds())
+				if open > time.Second {
+					t.Error("that is more than a second")
+				}
+			}
+			if w.Host.Run(t, nft, "list", "table", "inet", strings.Fields(engine.Table)[1]) == "" {
+				t.Error("there is no table")
+			}
+		})
+	}
+
+	t.Run("resync", func(t *testing.T) {
+		// Only a full synchronisation denies it again.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := w.Kill(ctx); err != nil {
@@ -132,19 +167,25 @@ func TestConvergence(t *testing.T) {
 		again(syscall.SIGSTOP)
 		defer again(syscall.SIGCONT)
 		echoes := stream(10 * time.Second)
-		last := -1
-		for n, e := range echoes {
-			if e.Back {
-				last = n
-			}
-		}
-		if last == len(echoes)-1 {
+		through := passed(echoes)
+		if echoes[len(echoes)-1].Back {
 			t.Fatal("what is denied goes on to pass")
 		}
-		if last >= 0 {
-			t.Logf("with its rules taken away, what is denied is denied again %.2f s after the start of k0s", echoes[last].Sent.Sub(w.Started).Seconds())
+		if n := len(through); n > 0 {
+			t.Logf("with its rules taken away while it was down, what is denied is denied again %.2f s after the start of k0s", through[n-1].Sub(w.Started).Seconds())
 		}
 	})
+}
+
+// passed are the times of the datagrams of a stream that were answered.
+func passed(echoes []probe.Echo) []time.Time {
+	var all []time.Time
+	for _, e := range echoes {
+		if e.Back {
+			all = append(all, e.Sent)
+		}
+	}
+	return all
 }
 
 // hold finds the kubelet of a node, and returns a function that sends it signals.

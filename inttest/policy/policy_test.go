@@ -13,6 +13,14 @@ import (
 
 func TestMatrixIPv4(t *testing.T) { testMatrix(t, "", false) }
 
+func TestMatrixDualStack(t *testing.T) {
+	testMatrix(t, `
+spec:
+  network:
+    dualStack: {enabled: true, IPv6podCIDR: "fd00:244::/56", IPv6serviceCIDR: "fd00:96::/108"}
+`, true)
+}
+
 // testMatrix compares under each policy alone, each group, and mixtures; then with k0s down, killed and up
 // again on one node.
 func testMatrix(t *testing.T, config string, dual bool) {

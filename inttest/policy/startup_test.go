@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -74,7 +75,7 @@ func TestStartup(t *testing.T) {
 	b.waitPlaces(t)
 
 	// That the counters count is seen with pods that may do it all.
-	b.wave(t, "open", 2)
+	b.wave(t, "open", 2, orderly)
 	if seen := b.delivered(t); len(seen) != 4 {
 		t.Fatalf("what pods send and get that no policy is about is not all counted: %v", seen)
 	} else {
@@ -82,8 +83,12 @@ func TestStartup(t *testing.T) {
 	}
 	begin := time.Now()
 	for i := range waves {
-		sent, heard := b.wave(t, "shut", perWave)
-		t.Logf("wave %d, %.0f s after the first: %d packets were sent to its %d pods", i+1, time.Since(begin).Seconds(), sent, perWave)
+		end := orderly
+		if i == waves-1 {
+			end = forced
+		}
+		sent, heard := b.wave(t, "shut", perWave, end)
+		t.Logf("wave %d, until %.0f s after the first began: %d packets were sent to its %d pods", i+1, time.Since(begin).Seconds(), sent, perWave)
 		for _, line := range heard {
 			t.Errorf("a pod %s", line)
 		}
@@ -99,9 +104,16 @@ func TestStartup(t *testing.T) {
 // nft is the packed program on a host.
 const nft = cluster.DataDir + "/bin/nft"
 
-// wave creates pods on the first worker, under fire, deletes them, and waits until they are gone. It returns
+// How pods are deleted: by an orderly deletion the object stays until the pod has ended, by a forced one it
+// goes at once, before the pod does.
+var (
+	orderly = metav1.DeleteOptions{}
+	forced  = metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
+)
+
+// wave creates pods on the first worker, under fire, deletes them, and waits until they have ended. It returns
 // how many packets were sent to them and what they say that they got.
-func (b *bed) wave(t *testing.T, namespace string, size int) (sent int, heard []string) {
+func (b *bed) wave(t *testing.T, namespace string, size int, end metav1.DeleteOptions) (sent int, heard []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -160,13 +172,17 @@ func (b *bed) wave(t *testing.T, namespace string, size int) (sent int, heard []
 			heard = append(heard, string(line))
 		}
 	}
-	if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "new"}); err != nil {
+	if err := pods.DeleteCollection(ctx, end, metav1.ListOptions{LabelSelector: "new"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Eventually(ctx, cluster.Patience, "the pods to go", func(ctx context.Context) error {
+	if err := b.Eventually(ctx, cluster.Patience, "the pods to end", func(ctx context.Context) error {
 		left, err := pods.List(ctx, metav1.ListOptions{LabelSelector: "new"})
-		if err == nil && len(left.Items) > 0 {
-			err = fmt.Errorf("%d are still there", len(left.Items))
+		if err != nil || len(left.Items) > 0 {
+			return errors.Join(err, fmt.Errorf("%d pods are still there", len(left.Items)))
+		}
+		all, err := node.Host.Processes()
+		if err == nil && slices.ContainsFunc(all, func(p testhost.ProcessInfo) bool { return len(p.Args) > 1 && p.Args[1] == "burst" }) {
+			err = errors.New("some still run")
 		}
 		return err
 	}); err != nil {
