@@ -56,24 +56,7 @@ table inet gap {
 // another node and to its node from its first instruction, and others send to it before it is there; whatever
 // arrives is counted.
 func TestStartup(t *testing.T) {
-	b := newBed(t, "", "w0", "w1")
-	b.namespace(t, "open", nil)
-	b.namespace(t, "shut", nil)
-	if _, err := b.Client.NetworkingV1().NetworkPolicies("shut").Create(t.Context(), &networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: "deny"},
-		Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}},
-	}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range b.workers {
-		b.place(t, w, "open", "near-"+w.Name(), nil)
-		if err := w.Host.WriteFile("/tmp/counters.nft", []byte(counters), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		w.Host.Run(t, nft, "-f", "/tmp/counters.nft")
-	}
-	b.waitPlaces(t)
-
+	b := newShutBed(t)
 	// That the counters count is seen with pods that may do it all.
 	b.wave(t, "open", 2, orderly)
 	if seen := b.delivered(t); len(seen) != 4 {
@@ -87,13 +70,10 @@ func TestStartup(t *testing.T) {
 		if i == waves-1 {
 			end = forced
 		}
-		sent, heard := b.wave(t, "shut", perWave, end)
+		sent := b.wave(t, "shut", perWave, end)
 		t.Logf("wave %d, until %.0f s after the first began: %d packets were sent to its %d pods", i+1, time.Since(begin).Seconds(), sent, perWave)
-		for _, line := range heard {
-			t.Errorf("a pod %s", line)
-		}
 		if seen := b.delivered(t); len(seen) > 0 {
-			t.Errorf("wave %d: packets got through (by port and host): %v", i+1, seen)
+			t.Errorf("wave %d: packets got through: %v", i+1, seen)
 		}
 		if t.Failed() {
 			return
@@ -101,8 +81,92 @@ func TestStartup(t *testing.T) {
 	}
 }
 
+// TestReboot has a host lose its power, and with it all rules, while it has pods as those of TestStartup.
+func TestReboot(t *testing.T) {
+	const size = 10
+	b := newShutBed(t)
+	w, outside := b.workers[0], b.places[1:]
+	b.burst(t, "shut", size, b.places)
+	first := b.awaitBurst(t, "shut", size, time.Time{})
+	addr := netip.MustParseAddr(first["new-0"].Status.PodIP).AsSlice()
+	var addresses []netip.Addr // which begin anew
+	for last := range byte(size + 8) {
+		addresses = append(addresses, netip.AddrFrom4([4]byte{addr[0], addr[1], addr[2], last + 2}))
+	}
+	if err := w.Host.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rebooted := time.Now()
+	count(t, w)
+	b.resetCounters(t)
+	fire(t, outside, addresses)
+	w.Token = ""
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for name, pod := range b.awaitBurst(t, "shut", size, rebooted) {
+		if !slices.Contains(addresses, netip.MustParseAddr(pod.Status.PodIP)) {
+			t.Fatalf("%s has the address %s, and not one of %v that were sent to: this proves nothing", name, pod.Status.PodIP, addresses)
+		}
+	}
+	t.Logf("the pods are back %.1f s after the reboot", time.Since(rebooted).Seconds())
+	if seen := b.delivered(t); len(seen) > 0 {
+		t.Errorf("packets got through: %v", seen)
+	}
+	// Without the policy they do, which shows that they were counted.
+	if err := b.Client.NetworkingV1().NetworkPolicies("shut").Delete(t.Context(), "deny", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Eventually(t.Context(), cluster.Patience, "packets to be counted", func(context.Context) error {
+		if seen := b.delivered(t); seen["in w0"] == 0 || seen["out w1"] == 0 || seen["host w0"] == 0 {
+			return fmt.Errorf("there are %v", seen)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d packets were sent to them", cease(t, outside))
+}
+
+// newShutBed is a bed with a namespace without policies, open, with a place on each worker, and one in which
+// everything is denied, shut. Packets are counted on its workers.
+func newShutBed(t *testing.T) *bed {
+	t.Helper()
+	b := newBed(t, "", "w0", "w1")
+	b.namespace(t, "open", nil)
+	b.namespace(t, "shut", nil)
+	if _, err := b.Client.NetworkingV1().NetworkPolicies("shut").Create(t.Context(), &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "deny"},
+		Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range b.workers {
+		b.place(t, w, "open", "near-"+w.Name(), nil)
+		count(t, w)
+	}
+	b.waitPlaces(t)
+	return b
+}
+
 // nft is the packed program on a host.
 const nft = cluster.DataDir + "/bin/nft"
+
+// count begins to count packets on a node.
+func count(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	if err := n.Host.WriteFile("/tmp/counters.nft", []byte(counters), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Host.Run(t, nft, "-f", "/tmp/counters.nft")
+}
+
+func (b *bed) resetCounters(t *testing.T) {
+	t.Helper()
+	for _, w := range b.workers {
+		w.Host.Run(t, nft, "reset", "counters")
+	}
+}
 
 // How pods are deleted: by an orderly deletion the object stays until the pod has ended, by a forced one it
 // goes at once, before the pod does.
@@ -112,55 +176,18 @@ var (
 )
 
 // wave creates pods on the first worker, under fire, deletes them, and waits until they have ended. It returns
-// how many packets were sent to them and what they say that they got.
-func (b *bed) wave(t *testing.T, namespace string, size int, end metav1.DeleteOptions) (sent int, heard []string) {
+// how many packets were sent to them. What they say that they got fails the test, unless they may.
+func (b *bed) wave(t *testing.T, namespace string, size int, end metav1.DeleteOptions) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	for _, w := range b.workers {
-		w.Host.Run(t, nft, "reset", "counters")
-	}
+	b.resetCounters(t)
 	node := b.workers[0]
 	expected := next(t, node.Host, size)
-	flood := probe.Flood{Addresses: expected, Port: inPort}
-	for _, p := range b.places {
-		if _, err := probe.Ask[int](ctx, p.socket, "flood", flood); err != nil {
-			t.Fatal(err)
-		}
-	}
-	command := []string{"tester", "burst", strconv.Itoa(inPort)}
-	for _, p := range b.places {
-		for _, end := range p.ends {
-			command = append(command, netip.AddrPortFrom(end.Addr, outPort).String())
-		}
-	}
-	command = append(command, net.JoinHostPort(node.Host.IP, strconv.Itoa(outPort)))
-	grace := int64(1) // in which they go on: they ignore signals
+	fire(t, b.places, expected)
+	b.burst(t, namespace, size, b.places)
 	pods := b.Client.CoreV1().Pods(namespace)
-	for i := range size {
-		pod := newPod(namespace, fmt.Sprintf("new-%d", i), node.Name(), map[string]string{"new": ""}, image(command...))
-		pod.Spec.TerminationGracePeriodSeconds = &grace
-		if _, err := pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	running := map[string]*corev1.Pod{}
-	if err := cluster.Watch(ctx, b.Client.CoreV1().RESTClient(), "pods", namespace, func(all map[string]*corev1.Pod) error {
-		running = maps.Clone(all)
-		maps.DeleteFunc(running, func(_ string, p *corev1.Pod) bool { _, isNew := p.Labels["new"]; return !isNew })
-		for _, pod := range running {
-			if err := cluster.Ready(pod); err != nil {
-				return err
-			}
-		}
-		if len(running) < size {
-			return fmt.Errorf("%d of %d are there", len(running), size)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	for name, pod := range running {
+	for name, pod := range b.awaitBurst(t, namespace, size, time.Time{}) {
 		if addr := netip.MustParseAddr(pod.Status.PodIP); !slices.Contains(expected, addr) {
 			t.Fatalf("%s has the address %s, and not one of %v that were sent to: this proves nothing", name, addr, expected)
 		}
@@ -168,8 +195,8 @@ func (b *bed) wave(t *testing.T, namespace string, size int, end metav1.DeleteOp
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range bytes.Lines(log) {
-			heard = append(heard, string(line))
+		if namespace == "shut" && len(log) > 0 {
+			t.Errorf("%s %s", name, log)
 		}
 	}
 	if err := pods.DeleteCollection(ctx, end, metav1.ListOptions{LabelSelector: "new"}); err != nil {
@@ -188,14 +215,78 @@ func (b *bed) wave(t *testing.T, namespace string, size int, end metav1.DeleteOp
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range b.places {
-		n, err := probe.Ask[int](ctx, p.socket, "flood", probe.Flood{})
+	return cease(t, b.places)
+}
+
+// fire has places send to addresses, until cease, which returns how many packets they have sent.
+func fire(t *testing.T, from []*place, addresses []netip.Addr) {
+	t.Helper()
+	for _, p := range from {
+		if _, err := probe.Ask[int](t.Context(), p.socket, "flood", probe.Flood{Addresses: addresses, Port: inPort}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func cease(t *testing.T, from []*place) int {
+	t.Helper()
+	sent := 0
+	for _, p := range from {
+		n, err := probe.Ask[int](t.Context(), p.socket, "flood", probe.Flood{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		sent += n
 	}
-	return sent, heard
+	return sent
+}
+
+// burst creates pods on the first worker that send to places, and to their node, from their first moment on.
+func (b *bed) burst(t *testing.T, namespace string, size int, to []*place) {
+	t.Helper()
+	node := b.workers[0]
+	command := []string{"tester", "burst", strconv.Itoa(inPort), net.JoinHostPort(node.Host.IP, strconv.Itoa(outPort))}
+	for _, p := range to {
+		for _, end := range p.ends {
+			command = append(command, netip.AddrPortFrom(end.Addr, outPort).String())
+		}
+	}
+	grace := int64(1) // in which they go on: they ignore signals
+	for i := range size {
+		pod := newPod(namespace, fmt.Sprintf("new-%d", i), node.Name(), map[string]string{"new": ""}, image(command...))
+		pod.Spec.TerminationGracePeriodSeconds = &grace
+		if _, err := b.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaitBurst waits until so many pods of burst are Ready that were started after a time.
+func (b *bed) awaitBurst(t *testing.T, namespace string, size int, after time.Time) map[string]*corev1.Pod {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var running map[string]*corev1.Pod
+	if err := cluster.Watch(ctx, b.Client.CoreV1().RESTClient(), "pods", namespace, func(all map[string]*corev1.Pod) error {
+		running = maps.Clone(all)
+		maps.DeleteFunc(running, func(_ string, p *corev1.Pod) bool { _, isNew := p.Labels["new"]; return !isNew })
+		for name, pod := range running {
+			if err := cluster.Ready(pod); err != nil {
+				return err
+			}
+			// A time in the API has whole seconds.
+			if r := pod.Status.ContainerStatuses[0].State.Running; r == nil || r.StartedAt.Unix() < after.Unix() {
+				return fmt.Errorf("%s is not started again", name)
+			}
+		}
+		if len(running) < size {
+			return fmt.Errorf("%d of %d are there", len(running), size)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return running
 }
 
 // next are the addresses that the next pods on a host will get: host-local gives them in order.
