@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,47 +46,17 @@ var probed = []int32{8000, 8001, 8005}
 // socketDir is where places have their sockets, on their host.
 const socketDir = "/tmp/probes"
 
-// newBed starts a controller and workers; config is the controller's k0s.yaml.
-func newBed(t *testing.T, config string, names ...string) *bed {
+// newBed starts a controller and workers on hosts with these families; network is spec.network of their k0s.yaml.
+func newBed(t *testing.T, families testhost.Families, network string, names ...string) *bed {
 	t.Helper()
-	hosts := cluster.Hosts(t, testhost.NewNetwork(t), append([]string{"c0"}, names...)...)
-	var args []string
-	if config != "" {
-		const file = "/etc/k0s/k0s.yaml"
-		if err := hosts[0].WriteFile(file, []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		args = []string{"--config", file}
-	}
-	b := &bed{Cluster: cluster.New(hosts[0], args...), namespaces: map[string]labels.Set{}}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := b.Start(); err != nil {
+	hosts := testhost.NewNetwork(t)
+	if err := hosts.Use(t.Context(), families); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.WaitAPI(ctx); err != nil {
-		t.Fatal(err)
-	}
-	begin := time.Now()
-	for _, h := range hosts[1:] {
-		// The machine's disk, which may be full of other things, is all of the hosts'.
-		w, err := b.Join(ctx, h, cluster.Worker, "--kubelet-extra-args=--eviction-hard='nodefs.available<1%,imagefs.available<1%'")
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.workers = append(b.workers, w)
-	}
-	for _, w := range b.workers {
-		image := cluster.PutImage(t, w.Host)
-		if err := w.WaitReady(ctx); err != nil {
-			t.Fatal(err)
-		}
-		w.Host.Run(t, cluster.Program, "ctr", "-n", "k8s.io", "images", "import", image)
-	}
-	if err := b.WaitNodes(ctx, b.workers...); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d workers are ready after %.1f s", len(b.workers), time.Since(begin).Seconds())
+	// The machine's disk, which may be full of other things, is all of the hosts'.
+	const profile = "spec:\n  workerProfiles: [{name: default, values: {evictionHard: {imagefs.available: 1%, nodefs.available: 1%}}}]\n"
+	b := &bed{Cluster: cluster.WithWorkers(t, hosts, profile+"  network: "+network+"\n", names...), namespaces: map[string]labels.Set{}}
+	b.workers = b.Workers()
 	return b
 }
 

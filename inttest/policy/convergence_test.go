@@ -19,6 +19,7 @@ import (
 	engine "k0s.io/k0s/internal/network/kuberouter/policy"
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/policy/probe"
+	"k0s.io/k0s/inttest/testhost"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 // what they cost a node when nothing happens. All but two of the pods are objects only: bound to the node, with
 // a status as the kubelet would give them, while the kubelet is held so that it cannot say otherwise.
 func TestConvergence(t *testing.T) {
-	b := newBed(t, "", "w0", "w1")
+	b := newBed(t, testhost.IPv4, "{}", "w0", "w1")
 	b.namespace(t, "crowd", nil)
 	b.place(t, b.workers[0], "crowd", "server", map[string]string{"group": "0"})
 	b.place(t, b.workers[1], "crowd", "client", map[string]string{"group": "0"})

@@ -9,25 +9,23 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"k0s.io/k0s/inttest/testhost"
 )
 
-func TestMatrixIPv4(t *testing.T) { testMatrix(t, "", false) }
+func TestMatrixIPv4(t *testing.T) { testMatrix(t, testhost.IPv4, "{}") }
 
 func TestMatrixDualStack(t *testing.T) {
-	testMatrix(t, `
-spec:
-  network:
-    dualStack: {enabled: true, IPv6podCIDR: "fd00:244::/56", IPv6serviceCIDR: "fd00:96::/108"}
-`, true)
+	testMatrix(t, testhost.DualStack, `{dualStack: {enabled: true, IPv6podCIDR: "fd00:10:244::/56", IPv6serviceCIDR: "fd00:10:96::/112"}}`)
 }
 
 // testMatrix compares under each policy alone, each group, and mixtures; then with k0s down, killed and up
 // again on one node.
-func testMatrix(t *testing.T, config string, dual bool) {
-	b := newBed(t, config, "w0", "w1", "w2")
+func testMatrix(t *testing.T, families testhost.Families, network string) {
+	b := newBed(t, families, network, "w0", "w1", "w2")
 	b.nine(t)
 	for _, p := range b.places {
-		if _, v6 := p.end(true); v6 != dual {
+		if _, v6 := p.end(true); v6 != (families != testhost.IPv4) {
 			t.Fatalf("%s has the addresses %v", p.name, p.pod.Status.PodIPs)
 		}
 	}

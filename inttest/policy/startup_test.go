@@ -132,7 +132,7 @@ func TestReboot(t *testing.T) {
 // everything is denied, shut. Packets are counted on its workers.
 func newShutBed(t *testing.T) *bed {
 	t.Helper()
-	b := newBed(t, "", "w0", "w1")
+	b := newBed(t, testhost.IPv4, "{}", "w0", "w1")
 	b.namespace(t, "open", nil)
 	b.namespace(t, "shut", nil)
 	if _, err := b.Client.NetworkingV1().NetworkPolicies("shut").Create(t.Context(), &networkingv1.NetworkPolicy{
