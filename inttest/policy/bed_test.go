@@ -38,10 +38,15 @@ type place struct {
 	node   *cluster.Node
 	socket string // to ask it by, from this machine
 	ends   []oracle.End
+	// services are the addresses of a service that leads to the pod alone.
+	services []netip.Addr
 }
 
 // probed are the ports that every place listens to, by TCP and by UDP.
 var probed = []int32{8000, 8001, 8005}
+
+// servedPort is the one of them that services have.
+const servedPort = 8001
 
 // socketDir is where places have their sockets, on their host.
 const socketDir = "/tmp/probes"
@@ -116,10 +121,32 @@ func (b *bed) place(t *testing.T, node *cluster.Node, namespace, name string, la
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.places = append(b.places, &place{
-		name: namespace + "/" + name, pod: pod, node: node,
-		socket: filepath.Join(fmt.Sprintf("/proc/%d/root", node.Host.Pid()), socketDir, namespace+"-"+name),
-	})
+	p := b.find(namespace + "/" + name)
+	if p == nil {
+		p = &place{name: namespace + "/" + name}
+		b.places = append(b.places, p)
+	}
+	p.pod, p.node = pod, node
+	p.socket = filepath.Join(fmt.Sprintf("/proc/%d/root", node.Host.Pid()), socketDir, namespace+"-"+name)
+}
+
+// serve makes a service of the pod in a namespace that is labelled so.
+func (b *bed) serve(t *testing.T, namespace, pod string) {
+	t.Helper()
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pod}, Spec: corev1.ServiceSpec{
+		Selector: map[string]string{"pod": pod}, IPFamilyPolicy: new(corev1.IPFamilyPolicyPreferDualStack),
+	}}
+	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: strings.ToLower(string(protocol)), Protocol: protocol, Port: servedPort})
+	}
+	s, err := b.Client.CoreV1().Services(namespace).Create(t.Context(), s, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range s.Spec.ClusterIPs {
+		p := b.find(namespace + "/" + pod)
+		p.services = append(p.services, netip.MustParseAddr(ip))
+	}
 }
 
 // waitPlaces waits until all places run, and learns their addresses.
@@ -179,6 +206,9 @@ func (b *bed) nine(t *testing.T) {
 		b.place(t, here, ns.name, "a", map[string]string{"pod": "a", "role": "web"}, tcp("web", 8000), udp("dns", 8005))
 		b.place(t, here, ns.name, "b", map[string]string{"pod": "b", "role": "db", "env": "prod"}, tcp("web", 8001), udp("dns", 8000))
 		b.place(t, there, ns.name, "c", map[string]string{"pod": "c", "role": "web", "env": "test"}, tcp("web", 8005))
+	}
+	for _, p := range b.places {
+		b.serve(t, p.pod.Namespace, p.pod.Name)
 	}
 	for _, w := range b.workers {
 		b.place(t, w, "red", "host-"+w.Name(), map[string]string{"pod": "host", "role": "web"})

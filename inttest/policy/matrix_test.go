@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -17,11 +18,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/policy/oracle"
 	"k0s.io/k0s/inttest/policy/probe"
 )
@@ -58,33 +61,18 @@ type flow struct {
 	from *place
 	oracle.Traffic
 	to string
+	// at is the address that is asked: that of To, or of a service.
+	at netip.Addr
 }
 
 func (f flow) String() string {
-	return fmt.Sprintf("%s (%s) -> %s (%s) %s/%d", f.from.name, f.From.Addr, f.to, f.To.Addr, f.Protocol, f.Port)
+	return fmt.Sprintf("%s (%s) -> %s (%s) by %s, %s/%d", f.from.name, f.From.Addr, f.to, f.To.Addr, f.at, f.Protocol, f.Port)
 }
 
 func newMatrix(t *testing.T, b *bed) *matrix {
 	t.Helper()
 	m := &matrix{bed: b, present: map[string]*networkingv1.NetworkPolicy{}, ways: map[string]int{}}
-	for _, from := range b.places {
-		for _, to := range b.places {
-			if from.pod.Spec.HostNetwork && to.pod.Spec.HostNetwork {
-				continue // no pod has part in it
-			}
-			for _, end := range to.ends {
-				own, ok := from.end(end.Addr.Is6())
-				if !ok {
-					continue
-				}
-				for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
-					for _, port := range probed {
-						m.flows = append(m.flows, flow{from, oracle.Traffic{From: own, To: end, Protocol: protocol, Port: port}, to.name})
-					}
-				}
-			}
-		}
-	}
+	m.pair()
 	var text bytes.Buffer
 	parsed, err := template.New("policies").Funcs(b.addresses(t)).Parse(policiesYAML)
 	if err == nil {
@@ -98,6 +86,64 @@ func newMatrix(t *testing.T, b *bed) *matrix {
 	}
 	m.expects = m.oracle(t)
 	return m
+}
+
+// pair makes the flows: between all places, and to the services of pods from other pods. (A pod's own service
+// is a matter of hairpins.)
+func (m *matrix) pair() {
+	m.flows = nil
+	for _, from := range m.places {
+		for _, to := range m.places {
+			if from.pod.Spec.HostNetwork && to.pod.Spec.HostNetwork {
+				continue // no pod has part in it
+			}
+			for _, end := range to.ends {
+				own, ok := from.end(end.Addr.Is6())
+				if !ok {
+					continue
+				}
+				for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
+					for _, port := range probed {
+						m.flows = append(m.flows, flow{from, oracle.Traffic{From: own, To: end, Protocol: protocol, Port: port}, to.name, end.Addr})
+					}
+					for _, service := range to.services {
+						if service.Is6() == end.Addr.Is6() && from != to && !from.pod.Spec.HostNetwork {
+							m.flows = append(m.flows, flow{from, oracle.Traffic{From: own, To: end, Protocol: protocol, Port: servedPort}, to.name, service})
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// replace has a pod be another one of its name, with other labels, on another node, and compares.
+func (m *matrix) replace(t *testing.T, name string, to *cluster.Node, label map[string]string) {
+	t.Helper()
+	p := m.find(name)
+	pods := m.Client.CoreV1().Pods(p.pod.Namespace)
+	if err := pods.Delete(t.Context(), p.pod.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Eventually(t.Context(), cluster.Patience, "the pod to go", func(ctx context.Context) error {
+		_, err := pods.Get(ctx, p.pod.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(errors.New("it is still there"), err)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	m.place(t, to, p.pod.Namespace, p.pod.Name, label, p.pod.Spec.Containers[0].Ports...)
+	m.waitPlaces(t)
+	since := time.Now()
+	m.pair()
+	m.expects = m.oracle(t)
+	for i := range m.expects { // all of it is new
+		m.expects[i] = !m.expects[i]
+	}
+	m.settle(t, since)
+	m.check(t)
 }
 
 // addresses are what the policies call places and nodes by.
@@ -209,7 +255,7 @@ func (m *matrix) probe(t *testing.T, indexes []int) []probe.Answer {
 		request := probe.Request{Patience: answerWithin}
 		for _, at := range positions {
 			f := m.flows[indexes[at]]
-			request.Targets = append(request.Targets, probe.Target{Protocol: strings.ToLower(string(f.Protocol)), Address: netip.AddrPortFrom(f.To.Addr, uint16(f.Port))})
+			request.Targets = append(request.Targets, probe.Target{Protocol: strings.ToLower(string(f.Protocol)), Address: netip.AddrPortFrom(f.at, uint16(f.Port))})
 		}
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

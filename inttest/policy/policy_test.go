@@ -72,6 +72,12 @@ func testMatrix(t *testing.T, families testhost.Families, network string) {
 		}
 	})
 
+	t.Run("pods", func(t *testing.T) {
+		m.compare(t, m.mixture(102, 12))
+		m.replace(t, "red/a", m.workers[2], map[string]string{"pod": "a", "role": "db"})
+		m.replace(t, "green/b", m.workers[0], map[string]string{"pod": "b", "env": "prod"})
+		m.replace(t, "red/a", m.workers[0], map[string]string{"pod": "a", "role": "web"})
+	})
 	t.Run("restart", func(t *testing.T) {
 		m.compare(t, m.mixture(100, 12))
 		restart(t, m, "stopped", func(ctx context.Context) error {
