@@ -107,8 +107,28 @@ func write(w io.Writer, s *status.Status) error {
 			return err
 		}
 	}
+	if err := writeDetails(&b, s.Components); err != nil {
+		return err
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeDetails writes what single components tell of themselves.
+func writeDetails(w io.Writer, all []component.Status) error {
+	for _, c := range all {
+		if c.Details == nil {
+			continue
+		}
+		details, err := yaml.Marshal(map[string]any{c.Name: c.Details})
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(details); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeComponents(w io.Writer, all []component.Status) error {

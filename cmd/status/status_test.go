@@ -85,6 +85,17 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+func TestWriteDetails(t *testing.T) {
+	all := []component.Status{{Name: "etcd"}, {Name: "routing", Details: map[string]any{"asn": 64512, "sessions": []any{map[string]any{"peer": "192.0.2.2"}}}}}
+	var out strings.Builder
+	if err := writeDetails(&out, all); err != nil {
+		t.Fatal(err)
+	}
+	if want := "routing:\n  asn: 64512\n  sessions:\n  - peer: 192.0.2.2\n"; out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
 func TestEncode(t *testing.T) {
 	var out strings.Builder
 	if err := encode(&out, "json", components); err != nil {

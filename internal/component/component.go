@@ -26,6 +26,8 @@ type Component struct {
 	// Trouble tells why a component that was started does not run right now, though it is going to
 	// again; nil while it runs.
 	Trouble func() error
+	// Details is what else there is to know of the component while it runs, as JSON shows it; nil for nothing.
+	Details func(ctx context.Context) any
 	// Stop takes the component down. It is called once, also after a Start that failed half-way,
 	// and must cope with that.
 	Stop func(ctx context.Context) error

@@ -38,6 +38,8 @@ type Status struct {
 	Error string `json:"error,omitempty"`
 
 	Process *Process `json:"process,omitempty"`
+	// Details is what else the component tells of itself.
+	Details any `json:"details,omitempty"`
 }
 
 // Engine runs one Set, once.
@@ -68,17 +70,34 @@ func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
 // Status returns the components' states in the order of the set.
 func (e *Engine) Status() []Status {
+	all, details := e.states()
+	ctx, cancel := context.WithTimeout(context.Background(), detailsTimeout)
+	defer cancel()
+	for i, tell := range details { // which may take a while: without the lock
+		all[i].Details = tell(ctx)
+	}
+	return all
+}
+
+// detailsTimeout is how long all components together may take to tell of themselves.
+const detailsTimeout = time.Second
+
+// states are all but the details, and those who tell them, by their place.
+func (e *Engine) states() ([]Status, map[int]func(context.Context) any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all := make([]Status, 0, len(e.set))
-	for _, c := range e.set {
+	all, details := make([]Status, 0, len(e.set)), map[int]func(context.Context) any{}
+	for i, c := range e.set {
 		s := *e.status[c.Name]
+		if c.Details != nil && s.State == Ready {
+			details[i] = c.Details
+		}
 		if s.State == Ready || s.State == Starting {
 			addPresent(&s, c)
 		}
 		all = append(all, s)
 	}
-	return all
+	return all, details
 }
 
 // addPresent adds to the status of a component that was started how it is right now.

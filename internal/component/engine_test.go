@@ -154,8 +154,9 @@ func TestReplace(t *testing.T) {
 		var s Set
 		for _, name := range []string{"a", "b", "c"} {
 			c := Component{Name: name,
-				Start: func(context.Context) error { note(name + version + " starts"); return nil },
-				Stop:  func(context.Context) error { note(name + version + " stops"); return nil },
+				Start:   func(context.Context) error { note(name + version + " starts"); return nil },
+				Stop:    func(context.Context) error { note(name + version + " stops"); return nil },
+				Details: func(context.Context) any { return version },
 			}
 			if name == "b" && broken != nil {
 				c.Start = func(context.Context) error { return broken }
@@ -184,6 +185,9 @@ func TestReplace(t *testing.T) {
 	}
 	if AnyNot(e.Status(), Ready) {
 		t.Errorf("not all are ready: %+v", e.Status())
+	}
+	if got := e.Status()[0].Details; got != "2" {
+		t.Errorf("the details are %v, not those of the new component", got)
 	}
 	if err := e.Replace(ctx, set("3", errors.New("no")), "b"); err == nil || err.Error() != "b: no" {
 		t.Errorf("got %v", err)

@@ -43,6 +43,15 @@ func fingerprints(o Options) (map[string]string, error) {
 		if !o.Alone && s.BGP.Enabled {
 			prints["routing"] = fmt.Sprint(o.Config.PodCIDRs(), o.Config.ServiceCIDRs(), k.PeerRouterIPs, k.PeerRouterASNs, k.ExtraArgs, k.RawArgs)
 		}
+		if s.Policy.Enabled {
+			prints["network-policy"] = fmt.Sprint(s.Policy)
+		}
+		if s.Metrics.Port != 0 {
+			prints[networkMetrics] = fmt.Sprint(s.Metrics, s.MetricsPath)
+		}
+		if s.Health.Port != 0 {
+			prints[networkHealth] = fmt.Sprint(s.Health)
+		}
 		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq, s.Egress)
 	}
 	return prints, nil
@@ -59,10 +68,10 @@ func Changed(before, after Options) (components []string, sameSet bool, err erro
 	if err != nil {
 		return nil, false, err
 	}
-	if len(old) != len(now) {
+	if len(old) != len(now) || old["network-policy"] != now["network-policy"] {
 		return nil, false, nil
 	}
-	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", "routing", name.KubeProxy, "tunnel"} {
+	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", "routing", name.KubeProxy, "tunnel", networkMetrics, networkHealth} {
 		was, there := old[component]
 		is, stays := now[component]
 		if there != stays {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -19,8 +18,7 @@ import (
 // CNI plugin can ask, before there is a pod network; what the policies are may take longer to learn.
 type networkPolicies struct {
 	Options
-	settings   settings.Policy
-	controller atomic.Pointer[policy.Controller] // nil until the table is there
+	settings settings.Policy
 }
 
 // policyTable is the component that pods are not to be connected without.
@@ -57,12 +55,12 @@ func (n *networkPolicies) table() component.Component {
 				Log: n.Log.With("component", "network-policy"),
 			})
 			if err == nil {
-				n.controller.Store(controller)
+				n.Network.policies.Store(controller)
 			}
 			return err
 		},
 		Stop: func(context.Context) error {
-			if c := n.controller.Load(); c != nil {
+			if c := n.Network.policies.Load(); c != nil {
 				return c.Close()
 			}
 			return nil
@@ -73,23 +71,16 @@ func (n *networkPolicies) table() component.Component {
 // enforcement keeps the table in step with the API.
 func (n *networkPolicies) enforcement() component.Component {
 	const name = "network-policy"
-	c := component.Background(name, func(ctx context.Context) error { return n.controller.Load().Run(ctx) }, n.Log.With("component", name))
+	c := component.Background(name, func(ctx context.Context) error { return n.Network.policies.Load().Run(ctx) }, n.Log.With("component", name))
 	failed := c.Trouble
 	c.Trouble = func() error {
-		if s := n.Snapshot(); s.Error != "" {
+		if s := n.Network.policy(); s.Error != "" {
 			return errors.New(s.Error)
 		}
 		return failed()
 	}
+	c.Details = func(context.Context) any { return n.Network.policy() }
 	return c
-}
-
-// Snapshot tells how network policies stand on this node; all zero until there is a table.
-func (n *networkPolicies) Snapshot() policy.Snapshot {
-	if c := n.controller.Load(); c != nil {
-		return c.Snapshot()
-	}
-	return policy.Snapshot{}
 }
 
 // none takes the table back that was made when policies were enforced.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -18,17 +17,16 @@ import (
 	"k0s.io/k0s/internal/network/kuberouter/settings"
 )
 
-// routing leads to the pods of the other nodes, who tell by BGP where those are.
+// podRouting leads to the pods of the other nodes, who tell by BGP where those are.
 func routing(o Options) component.Component {
 	log := o.Log.With("component", "routing")
-	var running atomic.Pointer[router]
 	c := component.Background("routing", func(ctx context.Context) error {
 		r, err := newRouter(o, log)
 		if err != nil {
 			return err
 		}
-		running.Store(r)
-		defer running.Store(nil)
+		o.Network.router.Store(r)
+		defer o.Network.router.Store(nil)
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return r.table.Run(ctx) })
 		group.Go(func() error { return r.speaker.Run(ctx) })
@@ -36,10 +34,20 @@ func routing(o Options) component.Component {
 	}, log)
 	failed := c.Trouble
 	c.Trouble = func() error {
-		if r := running.Load(); r != nil && failed() == nil {
+		if r := o.Network.router.Load(); r != nil && failed() == nil {
 			return errors.Join(r.table.Status().Err, r.speaker.Trouble())
 		}
 		return failed()
+	}
+	c.Details = func(ctx context.Context) any {
+		peers, err := o.Network.bgp(ctx)
+		if err != nil {
+			return nil
+		}
+		return struct {
+			bgp.Status
+			Kernel routes.Status `json:"kernel"`
+		}{peers, o.Network.routes()}
 	}
 	return c
 }

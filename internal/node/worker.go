@@ -41,6 +41,8 @@ type Options struct {
 	CloudProvider bool
 	// LogLevels of the programs, by name, as each understands them.
 	LogLevels map[string]string
+	// Network is what runs of the built-in network: the same one for all settings of a worker.
+	Network *Network
 	// Journal remembers what is changed on the host.
 	Journal *journal.Journal
 	Log     *slog.Logger
@@ -70,25 +72,33 @@ func Worker(o Options, needs Needs) component.Set {
 		set = append(set, controlTunnel(o).Needs(needs.Credentials, needs.APIAnswers))
 	}
 	if o.Config.Spec.Network.Provider == v1beta1.KubeRouterProvider {
-		settings, _ := o.Config.Spec.Network.KubeRouter.Settings()
-		before := []string{"helpers", "kernel", "registration"}
-		if policies := (&networkPolicies{Options: o, settings: settings.Policy}); settings.Policy.Enabled {
-			set = append(set,
-				policies.table().Needs("kernel", "registration"),
-				policies.enforcement().Needs(policyTable, needs.APIReady))
-			before = append(before, policyTable)
-		} else {
-			set = append(set, policies.none())
-		}
-		set = append(set, podNetwork(o).Needs(before...), podForwarding(o).Needs("helpers", "kernel"))
-		if !o.Alone && settings.BGP.Enabled {
-			set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
-		}
+		set = append(set, builtInNetwork(o, needs)...)
 	}
 	if o.Config.Spec.Network.KubeProxy.Disabled {
 		set = append(set.Without(name.KubeProxy), withoutKubeProxy(o).Needs("helpers"))
 	}
 	return set
+}
+
+// builtInNetwork is what the provider kuberouter consists of.
+func builtInNetwork(o Options, needs Needs) component.Set {
+	settings, _ := o.Config.Spec.Network.KubeRouter.Settings()
+	policies := &networkPolicies{Options: o, settings: settings.Policy}
+	before := []string{"helpers", "kernel", "registration"}
+	var set component.Set
+	if settings.Policy.Enabled {
+		set = append(set,
+			policies.table().Needs("kernel", "registration"),
+			policies.enforcement().Needs(policyTable, needs.APIReady))
+		before = append(before, policyTable)
+	} else {
+		set = append(set, policies.none())
+	}
+	set = append(set, podNetwork(o).Needs(before...), podForwarding(o).Needs("helpers", "kernel"))
+	if !o.Alone && settings.BGP.Enabled {
+		set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
+	}
+	return append(set, networkReports(o, settings, set)...)
 }
 
 // Ports lists what a worker listens on.

@@ -44,6 +44,7 @@ func (f *WorkerFlags) AddTo(fs *pflag.FlagSet) {
 // the kubelet's flags.
 func (f *WorkerFlags) Node(layout host.Layout, addresses []netip.Addr, labels map[string]string, taints []string, programs v1beta1.Programs, log *slog.Logger) (node.Options, error) {
 	o := node.Options{
+		Network:   &node.Network{},
 		Addresses: addresses, Layout: layout, Labels: maps.Clone(labels), Taints: append(append([]string(nil), f.Taints...), taints...),
 		CloudProvider: f.CloudProvider, Profile: f.Profile, Log: log,
 	}

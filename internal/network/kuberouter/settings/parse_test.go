@@ -58,8 +58,8 @@ func TestParse(t *testing.T) {
 		{"off", Input{ExtraArgs: map[string]string{"enable-overlay": "false", "run-router": "false", "run-firewall": "false", "health-port": "0"}}, func(s *Settings) {
 			s.Overlay.Enabled, s.BGP.Enabled, s.Policy.Enabled, s.Health.Port = false, false, false, 0
 		}},
-		{"where metrics are", Input{MetricsPort: 9000, ExtraArgs: map[string]string{"metrics-addr": "127.0.0.1", "metrics-path": "/m", "health-addr": "::1"}}, func(s *Settings) {
-			s.Metrics = Endpoint{netip.MustParseAddr("127.0.0.1"), 9000}
+		{"where metrics are", Input{MetricsPort: 9000, ExtraArgs: map[string]string{"metrics-addr": "0.0.0.0", "metrics-path": "/m", "health-addr": "::1"}}, func(s *Settings) {
+			s.Metrics = Endpoint{netip.MustParseAddr("0.0.0.0"), 9000}
 			s.Health.Address = netip.MustParseAddr("::1")
 			s.MetricsPath = "/m"
 		}},

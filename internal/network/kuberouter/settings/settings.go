@@ -96,7 +96,7 @@ type Policy struct {
 	CutEstablished bool
 }
 
-// Endpoint is where a server listens. An address that is not valid is every one.
+// Endpoint is where a server listens. The unspecified address is every one.
 type Endpoint struct {
 	Address netip.Addr
 	Port    uint16
@@ -121,6 +121,7 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(hidden) }
 
 // Default is what holds where nothing is said.
 func Default() Settings {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1}) // because nobody is asked for a password
 	return Settings{
 		BGP: BGP{
 			Enabled: true, ASN: 64512, Port: 179, Internal: true, FullMesh: true,
@@ -130,8 +131,8 @@ func Default() Settings {
 		Overlay:     Overlay{Enabled: true},
 		Policy:      Policy{Enabled: true},
 		Egress:      true,
-		Metrics:     Endpoint{Port: 8080},
-		Health:      Endpoint{Port: 20244},
+		Metrics:     Endpoint{Address: loopback},
+		Health:      Endpoint{Address: loopback, Port: 20244},
 		MetricsPath: "/metrics",
 	}
 }

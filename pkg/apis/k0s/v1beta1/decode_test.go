@@ -126,7 +126,7 @@ spec:
 				NFTables:          KubeProxyNFTables{MasqueradeAll: true, SyncPeriod: seconds(20), MinSyncPeriod: seconds(3)},
 				NodePortAddresses: []string{"192.0.2.0/24"}, Args: args,
 			}
-			network.KubeRouter = KubeRouterSpec{MTU: 1400, MetricsPort: 8080, Hairpin: HairpinAllowed, IPMasq: true}
+			network.KubeRouter = KubeRouterSpec{MTU: 1400, Hairpin: HairpinAllowed, IPMasq: true}
 			network.CoreDNS.Patches = []Patch{{PatchTarget{Kind: "Deployment", Name: "coredns"}, PatchSpec{MergePatch, "{spec: {replicas: 2}}"}}}
 			spec.Images.Repository = "registry.example.org/mirror"
 			spec.Images.CoreDNS, spec.Images.MetricsServer, spec.Images.Pause = Image{"example.org:5000/dns", "v1"}, Image{"example.org/metrics", "v2"}, Image{"example.org/pause", "v3"}

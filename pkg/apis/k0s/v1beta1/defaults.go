@@ -42,7 +42,7 @@ func Default() *ClusterConfig {
 					MetricsBindAddress: "127.0.0.1:10249",
 					HealthzBindAddress: "127.0.0.1:10256",
 				},
-				KubeRouter: KubeRouterSpec{AutoMTU: true, MetricsPort: 8080, Hairpin: HairpinDisabled},
+				KubeRouter: KubeRouterSpec{AutoMTU: true, Hairpin: HairpinDisabled},
 				NodeLocalLoadBalancing: NodeLocalLoadBalancingSpec{
 					Type:       "EnvoyProxy",
 					EnvoyProxy: NodeLocalProxySpec{APIServerBindPort: 7443, KonnectivityServerBindPort: 7132},

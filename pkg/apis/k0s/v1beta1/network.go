@@ -218,8 +218,10 @@ type KubeRouterSpec struct {
 	// autoMTU: false (upstream k0s ignores it otherwise; here it is refused).
 	// 0: the kernel's default.
 	MTU int `json:"mtu,omitempty" scope:"cluster" change:"restart" example:"1400"`
-	// MetricsPort is the port of the provider's metrics, on all addresses of each
-	// node (metrics-addr in extraArgs); 0: none.
+	// MetricsPort is the port of the provider's metrics on each node; 0, the
+	// default: none. It is on loopback, because it asks nobody for a password;
+	// metrics-addr in extraArgs changes that (upstream k0s: 8080, on all
+	// addresses).
 	MetricsPort int `json:"metricsPort" scope:"cluster" change:"restart" min:"0" max:"65535" example:"8080"`
 	// Hairpin lets a pod reach itself through its own service: Enabled for
 	// every pod, Allowed in the CNI plugin only, Disabled.

@@ -89,7 +89,7 @@ func TestDefaults(t *testing.T) {
 		"spec.network.coreDNS.patches[].patch.content= cluster restart",
 		"spec.network.kuberouter.autoMTU=true cluster restart",
 		"spec.network.kuberouter.mtu=0 cluster restart",
-		"spec.network.kuberouter.metricsPort=8080 cluster restart",
+		"spec.network.kuberouter.metricsPort=0 cluster restart",
 		"spec.network.kuberouter.hairpin=Disabled cluster restart",
 		"spec.network.kuberouter.hairpinMode=<nil> cluster restart",
 		"spec.network.kuberouter.ipMasq=false cluster restart",
