@@ -74,7 +74,7 @@ type Snapshot struct {
 	Restored int `json:"restored"`
 	// LastSync is when the table last was as it should be; LastDuration how long that took.
 	LastSync     time.Time     `json:"lastSync,omitzero"`
-	LastDuration time.Duration `json:"lastDuration"`
+	LastDuration time.Duration `json:"lastDurationNanoseconds"`
 	// Error of the last attempt; empty if all is well.
 	Error string `json:"error,omitempty"`
 }
