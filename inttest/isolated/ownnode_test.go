@@ -30,7 +30,7 @@ func TestOwnNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := host.Run(t, "sh", "-c", "stat -c '%U %G %a %F' /run/k0s/konnectivity-server /run/k0s/konnectivity-server/*; ps -o user:32= -p $(cat /run/k0s/konnectivity-server.pid | grep -o '[0-9]*' | head -1)"); got !=
-		"konnectivity-server kube-apiserver 2710 directory\nkonnectivity-server kube-apiserver 660 socket\nkonnectivity-server\n" {
+		"konnectivity-server kube-apiserver 2710 directory\nkonnectivity-server kube-apiserver 660 socket\nkonnectivity-server root 600 regular file\nkonnectivity-server\n" {
 		t.Errorf("the server of the tunnel and its socket: %s", got)
 	}
 	for user, want := range map[string]bool{"kube-apiserver": true, "nobody": false} {

@@ -94,21 +94,23 @@ func (j *joiner) members(ctx context.Context) ([]etcdmembers.Member, error) {
 	return m.List(ctx)
 }
 
-// awaitVote waits until this member, with this id, votes, and has as many members beside it.
+// awaitVote waits until this member, with this id, votes.
 func (j *joiner) awaitVote(t *testing.T, c *cluster.Cluster, id uint64) {
 	t.Helper()
-	err := c.Eventually(t.Context(), cluster.Patience, j.Name+" to vote in etcd", func(ctx context.Context) error {
-		members, err := j.members(ctx)
-		for _, m := range members {
-			if m.ID == id && m.Name == j.Name && !m.Learner {
-				return nil
-			}
-		}
-		return errors.Join(err, fmt.Errorf("members: %+v", members))
-	})
-	if err != nil {
+	if err := c.Eventually(t.Context(), cluster.Patience, j.Name+" to vote in etcd", func(ctx context.Context) error { return j.votes(ctx, id) }); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// votes is nil when this member, with this id, votes.
+func (j *joiner) votes(ctx context.Context, id uint64) error {
+	members, err := j.members(ctx)
+	for _, m := range members {
+		if m.ID == id && m.Name == j.Name && !m.Learner {
+			return nil
+		}
+	}
+	return errors.Join(err, fmt.Errorf("members: %+v", members))
 }
 
 func TestJoinAPI(t *testing.T) {
@@ -284,21 +286,21 @@ func TestJoinAtOnce(t *testing.T) {
 				return
 			}
 			j.start(t, joined)
-			if err := c.Eventually(t.Context(), cluster.Patience, j.Name+" to get the data", func(ctx context.Context) error {
+			if err := c.Eventually(t.Context(), cluster.Patience, j.Name+" to vote in etcd", func(ctx context.Context) error {
 				select {
-				case <-j.etcd.Gone(): // the other one has joined since it was told who is a member
-					if joined.InitialCluster, err = etcdmembers.InitialCluster(ctx, j.access(), joined.InitialCluster, joined.MemberID, j.Name); err != nil {
+				case <-j.etcd.Gone(): // the other one has joined since this one was told who is a member
+					again, err := j.client.JoinEtcd(ctx, joinapi.EtcdRequest{Node: j.Name, PeerAddress: j.IP, MemberID: joined.MemberID})
+					if err != nil {
 						return err
 					}
-					j.start(t, joined)
+					j.start(t, again)
 				default:
 				}
-				return etcdmembers.CaughtUp(ctx, j.access(), "https://"+net.JoinHostPort(j.IP, "2380"), joined.MemberID)
+				return j.votes(ctx, joined.MemberID)
 			}); err != nil {
 				t.Error(err)
 				return
 			}
-			j.awaitVote(t, c, joined.MemberID)
 			t.Logf("%s votes after %.2f s", j.Name, time.Since(begin).Seconds())
 		})
 	}
