@@ -105,7 +105,7 @@ func (c *Cluster) MustJoin(t testing.TB, role string, hosts ...*testhost.Host) [
 	return nodes
 }
 
-// WithWorkers is a cluster of a controller and these workers, on new hosts, all of it ready, with the test image on
+// WithWorkers is a cluster of a controller and these Workers, in this order, on new hosts, all of it ready, with the test image on
 // the workers. The k0s.yaml is that of the controller. There are two minutes for it.
 func WithWorkers(t testing.TB, network *testhost.Network, config string, workers ...string) *Cluster {
 	t.Helper()
@@ -123,8 +123,8 @@ func WithWorkers(t testing.TB, network *testhost.Network, config string, workers
 	if err := c.WaitAPI(ctx); err != nil {
 		t.Fatal(err)
 	}
-	nodes := c.MustJoin(t, Worker, hosts[1:]...)
-	if err := c.WaitNodes(ctx, nodes...); err != nil {
+	c.joined = c.MustJoin(t, Worker, hosts[1:]...) // in this order, not in that of their joining
+	if err := c.WaitNodes(ctx, c.joined...); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.WaitSystemPods(ctx); err != nil {
