@@ -290,8 +290,9 @@ func (s scenario) restarts(t *testing.T) {
 		return err
 	})
 	const seconds = 40
+	// One packet each 5 ms, small ones: the receiver's buffer has room for those of two seconds.
 	client, err := from.Host.Start("iperf-client", inPod(t, from, "iperf3", "--client", s.podIP(t, "p1"),
-		"--udp", "--bitrate", "20M", "--length", "1200", "--time", fmt.Sprint(seconds), "--json")...)
+		"--udp", "--bitrate", "100K", "--length", "64", "--time", fmt.Sprint(seconds), "--json")...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +347,8 @@ func (s scenario) restarts(t *testing.T) {
 	}
 	t.Logf("%d of %d packets lost", result.End.Sum.Lost, result.End.Sum.Packets)
 	if result.End.Sum.Lost != 0 || result.End.Sum.Packets == 0 {
-		t.Error("packets were lost")
+		t.Errorf("packets were lost; the kernel of the receiver counts\n%s",
+			to.Host.Run(t, inPod(t, to, "grep", "^Udp:", "/proc/net/snmp")...))
 	}
 	for i, m := range monitors {
 		if err := m.Signal(15); err != nil {

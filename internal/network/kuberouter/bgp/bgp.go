@@ -52,7 +52,6 @@ type Speaker struct {
 	status   chan chan Status
 	speaker  *speaker
 	before   map[netip.Prefix]routes.Path
-	deferred <-chan time.Time
 	waiting  bool
 	problems []string
 	offered  []netip.Addr

@@ -296,7 +296,7 @@ func (s *speaker) exports(p plan) ([]*api.DefinedSet, *api.Policy) {
 			pods = append(pods, name)
 		}
 	}
-	any := func(name string) *api.MatchSet { return &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name} }
+	anyOf := func(name string) *api.MatchSet { return &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name} }
 	policy := &api.Policy{Name: policyName}
 	say := func(c *api.Conditions, a *api.Actions) {
 		policy.Statements = append(policy.Statements, &api.Statement{Name: fmt.Sprintf("%s-%d", policyName, len(policy.Statements)), Conditions: c, Actions: a})
@@ -308,7 +308,7 @@ func (s *speaker) exports(p plan) ([]*api.DefinedSet, *api.Policy) {
 	}
 	for _, name := range pods {
 		if len(members[setNodes]) > 0 {
-			say(&api.Conditions{NeighborSet: any(setNodes), PrefixSet: any(name), RouteType: ours}, accept())
+			say(&api.Conditions{NeighborSet: anyOf(setNodes), PrefixSet: anyOf(name), RouteType: ours}, accept())
 		}
 	}
 	for _, set := range []string{setOutside4, setOutside6} {
@@ -317,7 +317,7 @@ func (s *speaker) exports(p plan) ([]*api.DefinedSet, *api.Policy) {
 		}
 		if !s.settings.AdvertisePodCIDR {
 			for _, name := range pods {
-				say(&api.Conditions{NeighborSet: any(set), PrefixSet: any(name)}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
+				say(&api.Conditions{NeighborSet: anyOf(set), PrefixSet: anyOf(name)}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
 			}
 		}
 		for _, family := range s.families {
@@ -332,7 +332,7 @@ func (s *speaker) exports(p plan) ([]*api.DefinedSet, *api.Policy) {
 			if s.settings.OverrideNextHop && (family == bgp.RF_IPv4_UC) == (set == setOutside4) {
 				a.Nexthop = &api.NexthopAction{Self: true}
 			}
-			say(&api.Conditions{NeighborSet: any(set), AfiSafiIn: []*api.Family{apiFamily(family)}, RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, a)
+			say(&api.Conditions{NeighborSet: anyOf(set), AfiSafiIn: []*api.Family{apiFamily(family)}, RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, a)
 		}
 	}
 	return sets, policy
@@ -588,7 +588,8 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	if q.ended.Load() {
 		return nil
 	}
-	if r.Level < slog.LevelError && !(r.Level == slog.LevelWarn && strings.HasPrefix(strings.ToLower(r.Message), "failed")) {
+	failed := r.Level == slog.LevelWarn && strings.HasPrefix(strings.ToLower(r.Message), "failed")
+	if r.Level < slog.LevelError && !failed {
 		r.Level = slog.LevelDebug
 	}
 	if !q.Enabled(ctx, r.Level) {
