@@ -267,8 +267,12 @@ func (b bird) ask(t *testing.T, question ...string) string {
 // established tells whether it has sessions with these nodes, and with no others.
 func (b bird) established(t *testing.T, names ...string) error {
 	t.Helper()
+	out, err := b.Output(t.Context(), "birdc", "-s", birdSocket, "show", "protocols")
+	if err != nil {
+		return err // it may not have started yet
+	}
 	var found []string
-	for line := range strings.Lines(b.ask(t, "show", "protocols")) {
+	for line := range strings.Lines(out) {
 		if fields := strings.Fields(line); len(fields) > 5 && fields[1] == "BGP" && fields[5] == "Established" {
 			found = append(found, fields[0])
 		}
