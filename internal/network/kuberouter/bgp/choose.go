@@ -43,10 +43,12 @@ func (c chooser) choose(heardOf map[netip.Prefix][]heard, before map[netip.Prefi
 	}
 	for destination, all := range heardOf {
 		for _, h := range all {
-			if c.acceptable(h, pods) {
-				h.Outside = c.plan.peers[h.from].node == ""
-				chosen[destination] = h.Path
-				break
+			way, ok := c.accept(h, pods)
+			if _, known := chosen[destination]; ok && (!known || !way.Outside) {
+				chosen[destination] = way
+			}
+			if ok && !way.Outside {
+				break // a node knows better where pods are than a router, which BGP would prefer
 			}
 		}
 	}
@@ -55,9 +57,8 @@ func (c chooser) choose(heardOf map[netip.Prefix][]heard, before map[netip.Prefi
 			continue
 		}
 		if node, isNodes := pods[destination]; isNodes {
-			i := slices.IndexFunc(node.paths, func(p routes.Path) bool { return p.Destination == destination })
 			if c.silent(node) {
-				chosen[destination] = node.paths[i]
+				chosen[destination] = node.to(destination)
 			}
 			continue
 		}
@@ -94,17 +95,28 @@ func (c chooser) silent(node remoteNode) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(c.plan.peers)), func(p peer) bool { return !c.told(p.Address, hearsay) })
 }
 
-// acceptable tells whether a peer may say that. Nodes speak of pods only, each of those that the Node object
-// gives to whom it names, whoever passes it on. Others may say what they like, but nothing that would lead
-// this node's pods, services or all else astray.
-func (c chooser) acceptable(h heard, pods map[netip.Prefix]remoteNode) bool {
+// accept returns the way to take when a peer says that. Nodes speak of the pods of nodes only, and where those
+// are is the word of the Node object: who says it of another's pods leads nobody astray, nor hides the true
+// way. Others may say what they like.
+func (c chooser) accept(h heard, pods map[netip.Prefix]remoteNode) (routes.Path, bool) {
 	from, isPeer := c.plan.peers[h.from]
 	if !isPeer {
-		return false
+		return routes.Path{}, false
 	}
-	if from.node != "" {
-		return slices.Contains(pods[h.Destination].paths, h.Path)
+	if from.node == "" {
+		h.Outside = true
+		return h.Path, c.acceptable(h)
 	}
+	node, ok := pods[h.Destination]
+	if !ok {
+		return routes.Path{}, false
+	}
+	return node.to(h.Destination), true
+}
+
+// acceptable tells whether a router may say that: nothing that would lead this node's pods, services or all
+// else astray.
+func (c chooser) acceptable(h heard) bool {
 	if h.Destination.Bits() == 0 || overlapsInside(c.services, h.Destination) {
 		return false
 	}

@@ -35,17 +35,19 @@ func TestChoose(t *testing.T) {
 	}{
 		{"from whom they are", mesh, []string{"10.244.2.0/24 by 192.0.2.2 from 192.0.2.2", "10.244.3.0/24 by 192.0.2.3 from 192.0.2.3"}, nil, nil, false,
 			"10.244.2.0/24 by 192.0.2.2, 10.244.3.0/24 by 192.0.2.3"},
-		{"in another's name", mesh, []string{"10.244.2.0/24 by 192.0.2.3 from 192.0.2.3", "10.244.2.0/24 by 192.0.2.2 from 192.0.2.2"}, nil, nil, false, "10.244.2.0/24 by 192.0.2.2"},
+		{"in another's name", mesh, []string{"10.244.2.0/24 by 192.0.2.3 from 192.0.2.3"}, nil, nil, false, "10.244.2.0/24 by 192.0.2.2"},
 		{"a part of another's", mesh, []string{"10.244.2.0/25 by 192.0.2.3 from 192.0.2.3", "10.244.2.7/32 by 192.0.2.3 from 192.0.2.3"}, nil, nil, false, ""},
 		{"this node's own", mesh, []string{"10.244.1.0/24 by 192.0.2.3 from 192.0.2.3", "10.244.1.0/24 by 198.51.100.1 from " + router, "10.244.1.128/25 by 198.51.100.1 from " + router}, nil, nil, false, ""},
 		{"all pods", mesh, []string{"10.244.0.0/16 by 192.0.2.3 from 192.0.2.3"}, nil, nil, false, ""},
 		{"anything else of a node", mesh, []string{"203.0.113.0/24 by 192.0.2.3 from 192.0.2.3", "0.0.0.0/0 by 192.0.2.3 from 192.0.2.3"}, nil, nil, false, ""},
 		{"from a stranger", mesh, []string{"10.244.2.0/24 by 192.0.2.2 from 192.0.2.9"}, nil, nil, false, ""},
 		{"passed on", reflected, []string{"10.244.3.0/24 by 192.0.2.3 from 192.0.2.2"}, nil, nil, false, "10.244.3.0/24 by 192.0.2.3"},
-		{"passed on, and led astray", reflected, []string{"10.244.3.0/24 by 192.0.2.2 from 192.0.2.2"}, nil, nil, false, ""},
+		{"passed on, and led astray", reflected, []string{"10.244.3.0/24 by 192.0.2.2 from 192.0.2.2"}, nil, nil, false, "10.244.3.0/24 by 192.0.2.3"},
 
 		{"of a router", mesh, []string{"203.0.113.0/25 by 198.51.100.1 from " + router, "10.0.0.0/8 by 198.51.100.1 from " + router}, nil, nil, false,
 			"10.0.0.0/8 by 198.51.100.1 outside, 203.0.113.0/25 by 198.51.100.1 outside"},
+		{"a node's pods, of a router and of the node", mesh, []string{"10.244.2.0/24 by 198.51.100.1 from " + router, "10.244.2.0/24 by 192.0.2.2 from 192.0.2.2"}, nil, nil, false, "10.244.2.0/24 by 192.0.2.2"},
+		{"a node's pods, of a router only", mesh, []string{"10.244.2.0/24 by 198.51.100.1 from " + router, "10.244.2.0/24 by 198.51.100.2 from " + router}, nil, nil, false, "10.244.2.0/24 by 198.51.100.1 outside"},
 		{"not wanted of a router", mesh, []string{
 			"0.0.0.0/0 by 198.51.100.1 from " + router, "10.96.0.10/32 by 198.51.100.1 from " + router, "203.0.113.192/26 by 198.51.100.1 from " + router,
 			"203.0.113.5/32 by 198.51.100.1 from " + router, "192.0.2.1/32 by 198.51.100.1 from " + router, "203.0.113.0/26 by 192.0.2.1 from " + router,

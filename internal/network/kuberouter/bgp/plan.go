@@ -48,6 +48,12 @@ type remoteNode struct {
 	paths []routes.Path
 }
 
+// to is the path to one of the networks of the node's pods.
+func (n remoteNode) to(destination netip.Prefix) routes.Path {
+	i := slices.IndexFunc(n.paths, func(p routes.Path) bool { return p.Destination == destination })
+	return n.paths[i]
+}
+
 // outside are the peers that are no nodes.
 func (p plan) outside() []peer {
 	var outside []peer

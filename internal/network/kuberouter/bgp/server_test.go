@@ -259,3 +259,25 @@ func best(t *testing.T, s *speaking, destination netip.Prefix) []bgp.PathAttribu
 	}
 	return found
 }
+
+// TestWhatRoutersAreTold: of pods only if wanted, and by the address of the session if wanted.
+func TestWhatRoutersAreTold(t *testing.T) {
+	port := freePort(t)
+	one, router := newSpeaking(t, 1, port), newSpeaking(t, 2, port)
+	router.plan.asn = 64513
+	one.knows("", router)
+	router.knows("", one)
+	another := netip.MustParseAddr("192.0.2.1") // of the same node
+	for prefix := range one.offers {
+		if prefix.Addr().Is4() {
+			one.offers[prefix] = another
+		}
+	}
+	one.settings.AdvertisePodCIDR = false
+	one.follow(false)
+	router.follow(false)
+	router.hears("10.96.0.1/32 by 192.0.2.1 from 127.77.0.1")
+	one.settings.AdvertisePodCIDR, one.settings.OverrideNextHop = true, true
+	one.follow(false)
+	router.hears("10.96.0.1/32 by 127.77.0.1 from 127.77.0.1", "10.244.1.0/24 by 127.77.0.1 from 127.77.0.1", "fd00:1::/64 by 2001:db8::1 from 127.77.0.1")
+}
