@@ -147,10 +147,9 @@ func stream(ctx context.Context, from, to place) (float64, error) {
 	return report.End.Received.BitsPerSecond / 1e9, nil
 }
 
-// roundTrip is the mean time, in µs, until one byte sent by UDP is back.
+// roundTrip is the median time, in µs, until one byte sent by UDP is back.
 func roundTrip(from, to place) (float64, error) {
 	var server, client net.Conn
-	var took time.Duration
 	err := errors.Join(
 		testhost.InNetwork(to.pid, func() (err error) {
 			server, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(to.address), Port: port})
@@ -177,20 +176,22 @@ func roundTrip(from, to place) (float64, error) {
 		}
 	}()
 	defer func() { server.Close(); <-done }()
-	begin, buffer := time.Now(), make([]byte, 1)
-	if err := client.SetDeadline(begin.Add(time.Minute)); err != nil {
+	if err := client.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return 0, err
 	}
+	var took []float64
+	buffer := make([]byte, 1)
 	for range roundTrips {
+		begin := time.Now()
 		if _, err := client.Write(buffer); err != nil {
 			return 0, err
 		}
 		if _, err := client.Read(buffer); err != nil {
 			return 0, err
 		}
+		took = append(took, float64(time.Since(begin).Nanoseconds())/1000)
 	}
-	took = time.Since(begin)
-	return float64(took.Microseconds()) / roundTrips, nil
+	return median(took), nil
 }
 
 // podOn starts a pod on a node that does nothing itself.

@@ -301,6 +301,9 @@ func (r *Report) print(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, number(f.Value), f.Unit, budget, met, peer, strings.Join(samples, " "))
 	}
+	if len(r.Processes) == 0 {
+		return t.Flush()
+	}
 	fmt.Fprintf(t, "\nIDLE PROCESS\tCOUNT\tPSS MiB\tPRIVATE MiB\tCPU s\n")
 	for _, p := range r.Processes {
 		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.2f\n", p.Name, p.Count, p.PSS, p.Private, p.CPU)

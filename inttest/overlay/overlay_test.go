@@ -357,10 +357,10 @@ func deleteRoute(t *testing.T, h *testhost.Host, destination netip.Prefix) (took
 			return err
 		}
 		to := &net.IPNet{IP: destination.Addr().AsSlice(), Mask: net.CIDRMask(destination.Bits(), 32)}
+		begin := time.Now()
 		if err := netlink.RouteDel(&netlink.Route{Dst: to}); err != nil {
 			return err
 		}
-		begin := time.Now()
 		for {
 			select {
 			case u := <-updates:

@@ -145,8 +145,8 @@ func (p *pod) exchange(ctx context.Context, to *pod) error {
 	})
 }
 
-// largestDatagram is the largest that is not cut into pieces on an Ethernet.
-const largestDatagram = 1500 - 28
+// The largest datagrams that are not cut into pieces on an Ethernet: behind the headers of IPv4 and UDP, of IPv6 and UDP.
+const largest4, largest6 = 1500 - 20 - 8, 1500 - 40 - 8
 
 // exchange sends a MiB, and datagrams of many sizes. Before it come some that nobody waits for: by losing the
 // first that is too large for the tunnel, each end learns how large they may be, as on any way with a narrower part.
@@ -158,13 +158,17 @@ func exchange(ctx context.Context, to netip.AddrPort) error {
 		if err != nil {
 			return err
 		}
-		_, _ = conn.Write(make([]byte, largestDatagram))
+		if to.Addr().Is4() {
+			_, _ = conn.Write(make([]byte, largest4))
+		} else {
+			_, _ = conn.Write(make([]byte, largest6))
+		}
 		conn.Close()
 	}
 	if err := stream(ctx, to); err != nil {
 		return fmt.Errorf("a MiB by TCP to %s and back: %w", to, err)
 	}
-	for _, size := range []int{1, 1000, 1372, 1373, 1400, 1422, 1423, largestDatagram, largestDatagram + 1, 8000, 60000} {
+	for _, size := range []int{1, 1000, 1372, 1373, 1400, 1422, 1423, largest6, largest6 + 1, largest4, largest4 + 1, 8000, 60000} {
 		if err := datagram(ctx, to, size); err != nil {
 			return fmt.Errorf("%d bytes by UDP to %s and back: %w", size, to, err)
 		}
