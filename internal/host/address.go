@@ -12,7 +12,7 @@ import (
 )
 
 // podInterfaces are links made by pod networks; their addresses are not the host's own.
-var podInterfaces = []string{"kube-bridge", "vxlan.calico", "dummyvip0", "veth", "cali", "tun-", "cni", "docker", "virbr"}
+var podInterfaces = []string{"kube-bridge", "kube-overlay", "vxlan.calico", "dummyvip0", "veth", "cali", "tun-", "cni", "docker", "virbr"}
 
 // Addresses lists the addresses of the host's own interfaces: IPv4 before IPv6, and last those that are
 // secondary, or temporary as the ones of privacy extensions; without loopback, link-local, pod networks, and
