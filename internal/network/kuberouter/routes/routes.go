@@ -10,10 +10,12 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/journal"
 	"k0s.io/k0s/internal/network/kuberouter/tablewatch"
 )
@@ -133,8 +135,11 @@ func (t *Table) Run(ctx context.Context) error {
 		return err
 	}
 	defer stopFilter()
+	var backoff component.Backoff
+	var again <-chan time.Time // as not everything that was in the way tells when it is gone
 	for {
 		select {
+		case <-again:
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
@@ -149,7 +154,13 @@ func (t *Table) Run(ctx context.Context) error {
 		if !set {
 			continue
 		}
-		t.report(t.apply(local, remote))
+		status := t.apply(local, remote)
+		t.report(status)
+		if again = nil; status.Err != nil {
+			again = time.After(backoff.Next(0))
+		} else {
+			backoff = component.Backoff{}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -356,6 +357,24 @@ func TestRun(t *testing.T) {
 		t.Error(err)
 	}
 	want(t, "routes after they were taken back", kernelRoutes(t))
+}
+
+func TestPortInUse(t *testing.T) {
+	host(t, "192.0.2.1/24")
+	taken, err := net.ListenUDP("udp4", &net.UDPAddr{Port: DefaultPort})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := table(t, Options{Encapsulation: VXLAN})
+	if s := x.apply(local[:1], far[:1]); s.Err == nil || !strings.Contains(s.Err.Error(), "overlay-encap-port") {
+		t.Errorf("got %v", s.Err)
+	}
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := x.apply(local[:1], far[:1]); s.Err != nil {
+		t.Error(s.Err)
+	}
 }
 
 // This machine's kernel may be without IPIP: what is asked of it, at least, and when it is asked anew.

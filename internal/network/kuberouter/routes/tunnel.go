@@ -167,7 +167,8 @@ func (t *Table) applyLink(want netlink.Link) (int, error) {
 			return 0, err
 		}
 		if err := netlink.LinkAdd(want); err != nil {
-			return 0, fmt.Errorf("making an interface of type %s: %w", want.Type(), err)
+			return 0, fmt.Errorf("making an interface of type %s: %w: if the kernel does not have that, load its module, or set enable-overlay: "+
+				"\"false\" in spec.network.kuberouter.extraArgs and tell the routers between the subnets where pods are", want.Type(), err)
 		}
 		if present, err = netlink.LinkByName(name); err != nil {
 			return 0, err
@@ -190,7 +191,8 @@ func (t *Table) applyLink(want netlink.Link) (int, error) {
 	}
 	if present.Attrs().Flags&net.FlagUp == 0 {
 		if err := netlink.LinkSetUp(present); err != nil {
-			return 0, err
+			return 0, fmt.Errorf("setting it up: %w: if UDP port %d is somebody else's, choose another one for all nodes: "+
+				"overlay-encap-port in spec.network.kuberouter.extraArgs", err, t.Port)
 		}
 	}
 	return present.Attrs().Index, nil
