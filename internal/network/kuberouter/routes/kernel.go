@@ -89,7 +89,7 @@ type subnet struct {
 
 type subnetList []subnet
 
-// subnets are those of this host, other than that of its own pods.
+// subnets are those of this host, without the addresses of its tunnels.
 func subnets() (subnetList, error) {
 	links, err := dump(netlink.LinkList)
 	if err != nil {
@@ -106,7 +106,7 @@ func subnets() (subnetList, error) {
 	var list subnetList
 	for _, a := range addresses {
 		link := byIndex[a.LinkIndex]
-		if link.Name == tunnelName(netlink.FAMILY_V4) || link.Name == tunnelName(netlink.FAMILY_V6) || link.Flags&net.FlagLoopback != 0 {
+		if link.Name == tunnelName(netlink.FAMILY_V4) || link.Name == tunnelName(netlink.FAMILY_V6) || a.IP.IsLoopback() {
 			continue
 		}
 		n := a.IPNet
@@ -129,6 +129,22 @@ func (l subnetList) to(a netip.Addr) (link int, ok bool) {
 		}
 	}
 	return link, bits >= 0
+}
+
+// mtu is that of the interface that has an address; for one on the loopback interface, as where routers tell of
+// hosts, the smallest of all others.
+func (l subnetList) mtu(address netip.Addr) (int, bool) {
+	i := slices.IndexFunc(l, func(s subnet) bool { return s.address == address })
+	if i < 0 {
+		return 0, false
+	}
+	mtu := l[i].link.MTU
+	if l[i].link.Flags&net.FlagLoopback != 0 {
+		for _, s := range l {
+			mtu = min(mtu, s.link.MTU)
+		}
+	}
+	return mtu, true
 }
 
 // dump lists something, once more when it changed meanwhile.

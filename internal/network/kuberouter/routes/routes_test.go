@@ -359,6 +359,20 @@ func TestRun(t *testing.T) {
 	want(t, "routes after they were taken back", kernelRoutes(t))
 }
 
+// A node's address may be on the loopback interface, where routers know the way to it.
+func TestAddressOnLoopback(t *testing.T) {
+	host(t, "192.0.2.1/31")
+	ip(t, "addr add 203.0.113.1/32 dev lo")
+	x := table(t, Options{Encapsulation: VXLAN})
+	if s := x.apply([]Path{path("10.244.1.0/24", "203.0.113.1")}, []Path{path("10.244.2.0/24", "203.0.113.2")}); s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	want(t, "routes", kernelRoutes(t), "10.244.2.0/24 via 203.0.113.2 dev kube-overlay onlink")
+	if got := strings.Join(ip(t, "-d link show dev kube-overlay"), " "); !strings.Contains(got, "mtu 1450") || !strings.Contains(got, "local 203.0.113.1") {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestPortInUse(t *testing.T) {
 	host(t, "192.0.2.1/24")
 	taken, err := net.ListenUDP("udp4", &net.UDPAddr{Port: DefaultPort})

@@ -60,13 +60,13 @@ func (t *Table) applyTunnel(family int, local []Path, nodes []netip.Addr, links 
 		return 0, fmt.Errorf("there can be no tunnel to nodes in other subnets (%s, …): this node's own address and pod CIDR of that family are not known", nodes[0])
 	}
 	own := local[i]
-	j := slices.IndexFunc(links, func(s subnet) bool { return s.address == own.NextHop })
-	if j < 0 {
+	mtu, there := links.mtu(own.NextHop)
+	if !there {
 		return 0, fmt.Errorf("there can be no tunnel to nodes in other subnets (%s, …): no interface of this host has the address %s that they know it by: restart k0s, which tells them the present one", nodes[0], own.NextHop)
 	}
 	e, name := t.encapsulation[family], tunnelName(family)
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = name, links[j].link.MTU-Overhead(e, own.NextHop)
+	attrs.Name, attrs.MTU = name, mtu-Overhead(e, own.NextHop)
 	want := device(e, own.NextHop, t.Port, attrs)
 	index, err := t.applyLink(want)
 	if err != nil {
