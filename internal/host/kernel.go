@@ -85,6 +85,8 @@ func NodeSysctls() []Sysctl {
 		{"net/ipv4/ip_forward", "1"},
 		{"net/bridge/bridge-nf-call-iptables", "1"},
 		{"net/bridge/bridge-nf-call-ip6tables", "1"},
+		// Else a VLAN tag with the number 0, which means none, leads around the packet filter.
+		{"net/bridge/bridge-nf-filter-vlan-tagged", "1"},
 	}
 }
 

@@ -42,7 +42,9 @@ func (n *networkPolicies) table() component.Component {
 			if err != nil {
 				return err
 			}
-			guard.PodCIDRs, guard.ClusterCIDRs = network.PodCIDRs, network.ClusterCIDRs
+			for _, prefix := range network.PodCIDRs {
+				guard.Families = append(guard.Families, policy.FamilyOf(prefix.Addr()))
+			}
 			client, err := n.nodeClient()
 			if err != nil {
 				return err

@@ -186,7 +186,7 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // bridgeIsFiltered tells whether packets between pods of this node pass the table.
 func bridgeIsFiltered() error {
-	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-filter-vlan-tagged"} {
 		path := "/proc/sys/net/bridge/" + name
 		value, err := os.ReadFile(path)
 		if err != nil {
@@ -288,7 +288,7 @@ func objectsOf[T any](store cache.Store) []T {
 // sync makes the table what the objects say.
 func (c *Controller) sync(policies []*networkingv1.NetworkPolicy, namespaces []*corev1.Namespace, own, others *watched) error {
 	begin := time.Now()
-	o := Objects{Node: c.NodeName, Families: c.Guard.Families(), Policies: policies, Namespaces: map[string]map[string]string{}}
+	o := Objects{Node: c.NodeName, Families: c.Guard.Families, Policies: policies, Namespaces: map[string]map[string]string{}}
 	for _, n := range namespaces {
 		o.Namespaces[n.Name] = n.Labels
 	}

@@ -49,7 +49,7 @@ func (k *Kernel) Prepare() error {
 	if err != nil || there {
 		return err
 	}
-	empty, err := Compile(Objects{Families: k.guard.Families()})
+	empty, err := Compile(Objects{Families: k.guard.Families})
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (t *transaction) replace() (*Model, error) {
 // base writes what is always in the table, and makes left be without it.
 func (t *transaction) base(left *Model) {
 	rules := t.guard.base()
-	empty, err := Compile(Objects{Families: t.guard.Families()})
+	empty, err := Compile(Objects{Families: t.guard.Families})
 	t.fail(err)
 	for name, set := range empty.Sets {
 		if left.Sets[name] == nil {

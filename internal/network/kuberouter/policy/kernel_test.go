@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -55,11 +57,7 @@ func (g *guest) do(f func()) {
 
 const bridge = "kube-bridge"
 
-var guard = Guard{
-	Bridge:       bridge,
-	PodCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")},
-	ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
-}
+var guard = Guard{Bridge: bridge, Families: []Family{IPv4, IPv6}}
 
 // bridged makes a node's bridge.
 func bridged(t testing.TB) {
@@ -67,7 +65,8 @@ func bridged(t testing.TB) {
 	for path, value := range map[string]string{
 		"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1",
 		"net/bridge/bridge-nf-call-iptables": "1", "net/bridge/bridge-nf-call-ip6tables": "1",
-		"net/ipv6/conf/default/accept_dad": "0", "net/ipv6/conf/default/dad_transmits": "0",
+		"net/bridge/bridge-nf-filter-vlan-tagged": "1",
+		"net/ipv6/conf/default/accept_dad":        "0", "net/ipv6/conf/default/dad_transmits": "0",
 	} {
 		if err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0); err != nil {
 			t.Fatal(err)
@@ -321,6 +320,101 @@ func TestService(t *testing.T) {
 	})
 }
 
+// Addresses that are not those of pods are no way around policies, from one pod of a node to another.
+func TestWaysAround(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		a, b := newGuest(t, 11), newGuest(t, 12)
+		pods := []*Pod{on("here", "default", "a"), on("here", "default", "b")}
+		pods[0].Addresses, pods[1].Addresses = a.addresses, b.addresses
+		k := NewKernel(guard)
+		must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, `spec: {podSelector: {}, policyTypes: [Ingress, Egress]}`)})))
+		received := make(chan string, 100)
+		var mac net.HardwareAddr
+		var linkLocal string
+		b.do(func() {
+			i, err := net.InterfaceByName("peer12")
+			must(t, err)
+			mac = i.HardwareAddr
+			addresses, err := i.Addrs()
+			must(t, err)
+			for _, n := range addresses {
+				if prefix, err := netip.ParsePrefix(n.String()); err == nil && prefix.Addr().IsLinkLocalUnicast() {
+					linkLocal = prefix.Addr().String()
+				}
+			}
+			server, err := net.ListenPacket("udp", ":90")
+			must(t, err)
+			t.Cleanup(func() { server.Close() })
+			go func() {
+				for buffer := make([]byte, 64); ; {
+					n, _, err := server.ReadFrom(buffer)
+					if err != nil {
+						return
+					}
+					received <- string(buffer[:n])
+				}
+			}()
+		})
+		if linkLocal == "" {
+			t.Fatal("the pod has no link-local address")
+		}
+		a.do(func() {
+			for what, to := range map[string]string{
+				"link-local": "[" + linkLocal + "%peer11]:90", "all nodes": "[ff02::1%peer11]:90", "multicast": "224.0.0.1:90", "unicast": "10.244.0.12:90",
+			} {
+				conn, err := net.Dial("udp", to)
+				must(t, err)
+				defer conn.Close()
+				_, err = conn.Write([]byte(what))
+				must(t, err)
+			}
+			link, err := netlink.LinkByName("peer11")
+			must(t, err)
+			for what, tag := range map[string][]byte{"plain": nil, "tagged": {0x81, 0, 0, 0}} {
+				frame(t, link, mac, tag, "192.0.2.1", b.addresses[0].String(), what+" with a foreign address")
+				frame(t, link, mac, tag, a.addresses[0].String(), b.addresses[0].String(), what)
+			}
+		})
+		// From the node it may come, and last.
+		conn, err := net.Dial("udp", netip.AddrPortFrom(b.addresses[0], 90).String())
+		must(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte("end"))
+		must(t, err)
+		for {
+			if got := <-received; got == "end" {
+				return
+			} else {
+				t.Errorf("received: %s", got)
+			}
+		}
+	})
+}
+
+// frame sends an Ethernet frame with a datagram for UDP port 90, after a tag.
+func frame(t *testing.T, link netlink.Link, to net.HardwareAddr, tag []byte, from, destination, text string) {
+	t.Helper()
+	udp := binary.BigEndian.AppendUint16(nil, 1234)
+	udp = binary.BigEndian.AppendUint16(udp, 90)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
+	udp = append(append(udp, 0, 0), text...) // without a checksum
+	ip := []byte{0x45, 0}
+	ip = binary.BigEndian.AppendUint16(ip, uint16(20+len(udp)))
+	ip = append(ip, 0, 0, 0, 0, 64, protocolUDP, 0, 0)
+	ip = append(append(ip, net.ParseIP(from).To4()...), net.ParseIP(destination).To4()...)
+	sum := uint32(0)
+	for i := 0; i < len(ip); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+	data := slices.Concat(to, link.Attrs().HardwareAddr, tag, []byte{8, 0}, ip, udp)
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	must(t, err)
+	defer unix.Close(socket)
+	must(t, unix.Sendto(socket, data, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index, Halen: 6}))
+}
+
 // redirect makes a service of one pod, as kube-proxy does.
 func redirect(t *testing.T, service netip.Addr, port uint16, pod netip.Addr, podPort uint16) {
 	t.Helper()
@@ -331,7 +425,7 @@ func redirect(t *testing.T, service netip.Addr, port uint16, pod netip.Addr, pod
 		Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
 	})
 	n.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: join(
-		addressIn(netip.PrefixFrom(service, 32), destination), protocolIs(protocolTCP), portBetween(port, port),
+		load(IPv4, destination), []expr.Any{equal(service.AsSlice()...)}, protocolIs(protocolTCP), portBetween(port, port),
 		[]expr.Any{
 			&expr.Immediate{Register: 1, Data: pod.AsSlice()}, &expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(podPort)},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},

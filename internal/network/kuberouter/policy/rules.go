@@ -1,7 +1,7 @@
 package policy
 
 import (
-	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -21,22 +21,8 @@ const (
 type Guard struct {
 	// Bridge is the interface that pods are connected by.
 	Bridge string
-	// PodCIDRs are those of this node, ClusterCIDRs those of all pods.
-	PodCIDRs, ClusterCIDRs []netip.Prefix
-}
-
-// Families of the pods' addresses.
-func (g Guard) Families() []Family {
-	var families []Family
-	for _, f := range []Family{IPv4, IPv6} {
-		for _, prefix := range g.PodCIDRs {
-			if FamilyOf(prefix.Addr()) == f {
-				families = append(families, f)
-				break
-			}
-		}
-	}
-	return families
+	// Families that this node's pods have addresses of.
+	Families []Family
 }
 
 // base are the rules of the chains that are always there, in the order in which packets meet the chains.
@@ -49,19 +35,20 @@ func (g Guard) base() map[string][][]expr.Any {
 	}
 	egress := append([][]expr.Any{}, start...)
 	ingress := append([][]expr.Any{}, start...)
-	// Addresses of pods that have not been entered, and such as no pod of this node can have.
-	for _, prefix := range g.ClusterCIDRs {
-		f := FamilyOf(prefix.Addr())
-		egress = append(egress, join(iface(expr.MetaKeyIIFNAME, g.Bridge), familyIs(f), addressIn(prefix, source),
-			load(f, source), lookup(podsSet(f), true), counter(), verdict(expr.VerdictDrop, "")))
-	}
-	for _, prefix := range g.PodCIDRs {
-		f := FamilyOf(prefix.Addr())
-		ingress = append(ingress, join(iface(expr.MetaKeyOIFNAME, g.Bridge), familyIs(f), addressIn(prefix, destination),
-			load(f, destination), lookup(podsSet(f), true), counter(), verdict(expr.VerdictDrop, "")))
+	// Over the bridge goes what is from and to pods that have been entered: nothing with addresses that
+	// somebody made up, and nothing by link-local or multicast addresses, which belong to no pod's chain.
+	for _, f := range []Family{IPv4, IPv6} {
+		fromBridge := join(iface(expr.MetaKeyIIFNAME, g.Bridge), familyIs(f))
+		toBridge := join(iface(expr.MetaKeyOIFNAME, g.Bridge), familyIs(f))
+		if slices.Contains(g.Families, f) {
+			fromBridge = join(fromBridge, load(f, source), lookup(podsSet(f), true))
+			toBridge = join(toBridge, load(f, destination), lookup(podsSet(f), true))
+		}
+		egress = append(egress, join(fromBridge, counter(), verdict(expr.VerdictDrop, "")))
+		ingress = append(ingress, join(toBridge, counter(), verdict(expr.VerdictDrop, "")))
 	}
 	var refuse [][]expr.Any
-	for _, f := range g.Families() {
+	for _, f := range g.Families {
 		// What the pod's chain has not accepted comes back. That the pod is isolated is asked apart from
 		// where its chain is: the answer is the same at any moment of a change.
 		egress = append(egress,
@@ -268,20 +255,6 @@ func loadPair(f Family) []expr.Any {
 func loadEndpoint(f Family) []expr.Any {
 	after := register + registers(f)
 	return join(load(f, destination), []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: after}}, loadPort(after+1))
-}
-
-// addressIn compares the address of one end with prefix.
-func addressIn(prefix netip.Prefix, e end) []expr.Any {
-	f := FamilyOf(prefix.Addr())
-	length := prefix.Addr().BitLen() / 8
-	mask := make([]byte, length)
-	for i := range prefix.Bits() {
-		mask[i/8] |= 1 << (7 - i%8)
-	}
-	return join(load(f, e), []expr.Any{
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(length), Mask: mask, Xor: make([]byte, length)},
-		equal(prefix.Masked().Addr().AsSlice()...),
-	})
 }
 
 // lookup goes on if what was loaded is in the set, or not in it.
