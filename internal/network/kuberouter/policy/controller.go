@@ -25,6 +25,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"k0s.io/k0s/internal/network/kuberouter/tablewatch"
 )
 
 // Options say what a Controller works on.
@@ -124,17 +126,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
-	watchTable, err := c.kernel.watchTable(func() { c.foreign.Store(true); c.notify() })
+	failed, stopWatch, err := tablewatch.WatchOthers(tableName, c.kernel.owns, func() { c.foreign.Store(true); c.notify() })
 	if err != nil {
 		return err
 	}
+	defer stopWatch()
 	c.kernel.Forget() // nobody has watched until now
-	failed := make(chan error, 1)
-	group.Go(func() {
-		if err := watchTable(ctx); err != nil {
-			failed <- err
-		}
-	})
 	if err := bridgeIsFiltered(); err != nil {
 		c.Log.Warn("Network policies are not in force between pods of this node", "error", err)
 	}

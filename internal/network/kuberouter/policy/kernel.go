@@ -86,6 +86,9 @@ func DeleteTable() error {
 	return nil
 }
 
+// owns tells whether a netlink connection is ours, by its port. It may be called at any time.
+func (k *Kernel) owns(port uint32) bool { return port == k.port.Load() }
+
 // Forget makes the next Apply write everything.
 func (k *Kernel) Forget() { k.have = nil }
 

@@ -14,6 +14,11 @@ import (
 // Watch calls changed whenever chains, rules or sets of tables of that name have, or may have, been changed, in any
 // family, until stop. The channel tells when it can no longer do so.
 func Watch(table string, changed func()) (failed <-chan error, stop func(), err error) {
+	return WatchOthers(table, func(uint32) bool { return false }, changed)
+}
+
+// WatchOthers is Watch without the changes that come from netlink connections which are own, by their port.
+func WatchOthers(table string, own func(port uint32) bool, changed func()) (failed <-chan error, stop func(), err error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return nil, nil, fmt.Errorf("subscribing to the kernel's events of nftables: %w", err)
@@ -31,7 +36,7 @@ func Watch(table string, changed func()) (failed <-chan error, stop func(), err 
 				return
 			}
 			for _, m := range messages {
-				if isAbout(m, table) {
+				if !own(m.Header.Pid) && isAbout(m, table) {
 					changed()
 					break
 				}
