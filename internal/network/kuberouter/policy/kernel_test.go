@@ -328,7 +328,7 @@ func TestWaysAround(t *testing.T) {
 		pods := []*Pod{on("here", "default", "a"), on("here", "default", "b")}
 		pods[0].Addresses, pods[1].Addresses = a.addresses, b.addresses
 		k := NewKernel(guard)
-		must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, `spec: {podSelector: {}, policyTypes: [Ingress, Egress]}`)})))
+		must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, `spec: {podSelector: {matchLabels: {app: b}}}`)})))
 		received := make(chan string, 100)
 		var mac net.HardwareAddr
 		const linkLocal = "fe80::90"
@@ -365,9 +365,14 @@ func TestWaysAround(t *testing.T) {
 			link, err := netlink.LinkByName("peer11")
 			must(t, err)
 			for what, tag := range map[string][]byte{"plain": nil, "tagged": {0x81, 0, 0, 0}} {
-				frame(t, link, mac, tag, "192.0.2.1", b.addresses[0].String(), what+" with a foreign address")
 				frame(t, link, mac, tag, a.addresses[0].String(), b.addresses[0].String(), what)
 			}
+		})
+		must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, `spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Egress]}`)})))
+		a.do(func() {
+			link, err := netlink.LinkByName("peer11")
+			must(t, err)
+			frame(t, link, mac, nil, "192.0.2.1", b.addresses[0].String(), "by another address")
 		})
 		// From the node it may come, and last.
 		conn, err := net.Dial("udp", netip.AddrPortFrom(b.addresses[0], 90).String())
