@@ -380,12 +380,8 @@ func TestWaysAround(t *testing.T) {
 		defer conn.Close()
 		_, err = conn.Write([]byte("end"))
 		must(t, err)
-		for {
-			if got := <-received; got == "end" {
-				return
-			} else {
-				t.Errorf("received: %s", got)
-			}
+		for got := <-received; got != "end"; got = <-received {
+			t.Errorf("received: %s", got)
 		}
 	})
 }
