@@ -41,7 +41,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVERS | probe SOCKET PORT... | burst PORT ADDRESS:PORT...")
+		return errors.New("usage: tester serve ADDRESS | judge ADDRESS DIRECTORY | get [-ca FILE] [-token FILE] URL | lookup NAME | balance ADDRESS SERVERS | probe SOCKET PORTS | burst PORT TARGETS")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
