@@ -61,7 +61,7 @@ func newBed(t *testing.T, families testhost.Families, network string, names ...s
 	// The machine's disk, which may be full of other things, is all of the hosts'.
 	const profile = "spec:\n  workerProfiles: [{name: default, values: {evictionHard: {imagefs.available: 1%, nodefs.available: 1%}}}]\n"
 	b := &bed{Cluster: cluster.WithWorkers(t, hosts, profile+"  network: "+network+"\n", names...), namespaces: map[string]labels.Set{}}
-	b.workers = b.Workers()
+	b.workers = slices.SortedFunc(slices.Values(b.Workers()), func(a, b *cluster.Node) int { return strings.Compare(a.Name(), b.Name()) })
 	return b
 }
 

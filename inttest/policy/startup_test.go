@@ -31,13 +31,19 @@ const (
 )
 
 // counters count what goes to the two ports once all verdicts are passed: into a pod, from wherever (bridge),
-// or into the host itself (inet).
+// or into the host itself (inet); and which pods got any.
 var counters = fmt.Sprintf(`
 table bridge gap {
 	counter out { }
 	counter in { }
+	set got {
+		type ipv4_addr
+		flags dynamic
+		size 1000
+	}
 	chain delivered {
 		type filter hook postrouting priority 300
+		ip protocol {tcp, udp} th dport %[2]d add @got { ip daddr }
 		ip protocol {tcp, udp} th dport %[1]d counter name out
 		ip protocol {tcp, udp} th dport %[2]d counter name in
 		ip6 nexthdr {tcp, udp} th dport %[1]d counter name out
@@ -104,22 +110,28 @@ func TestReboot(t *testing.T) {
 	if err := w.Start(); err != nil {
 		t.Fatal(err)
 	}
+	shut := map[netip.Addr]bool{}
 	for name, pod := range b.awaitBurst(t, "shut", size, rebooted) {
-		if !slices.Contains(addresses, netip.MustParseAddr(pod.Status.PodIP)) {
-			t.Fatalf("%s has the address %s, and not one of %v that were sent to: this proves nothing", name, pod.Status.PodIP, addresses)
+		addr := netip.MustParseAddr(pod.Status.PodIP)
+		if !slices.Contains(addresses, addr) {
+			t.Fatalf("%s has the address %s, and not one of %v that were sent to: this proves nothing", name, addr, addresses)
 		}
+		shut[addr] = true
 	}
 	t.Logf("the pods are back %.1f s after the reboot", time.Since(rebooted).Seconds())
-	if seen := b.delivered(t); len(seen) > 0 {
-		t.Errorf("packets got through: %v", seen)
+	in := "in " + w.Name()
+	seen, got := b.delivered(t), b.got(t, w, shut)
+	delete(seen, in) // others have some of the addresses
+	if len(seen) > 0 || len(got) > 0 {
+		t.Errorf("packets got through: %v, and to %v", seen, got)
 	}
 	// Without the policy they do, which shows that they were counted.
 	if err := b.Client.NetworkingV1().NetworkPolicies("shut").Delete(t.Context(), "deny", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Eventually(t.Context(), cluster.Patience, "packets to be counted", func(context.Context) error {
-		if seen := b.delivered(t); seen["in w0"] == 0 || seen["out w1"] == 0 || seen["host w0"] == 0 {
-			return fmt.Errorf("there are %v", seen)
+		if seen, got := b.delivered(t), b.got(t, w, shut); len(got) < size || seen["out "+b.workers[1].Name()] == 0 || seen["host "+w.Name()] == 0 {
+			return fmt.Errorf("there are %v, and to %v", seen, got)
 		}
 		return nil
 	}); err != nil {
@@ -333,4 +345,30 @@ func (b *bed) delivered(t *testing.T) map[string]int {
 		}
 	}
 	return seen
+}
+
+// got are those of some addresses on a node that any of the packets went to.
+func (b *bed) got(t *testing.T, n *cluster.Node, of map[netip.Addr]bool) []netip.Addr {
+	t.Helper()
+	var listed struct {
+		Nftables []struct {
+			Set *struct{ Elem []netip.Addr }
+		}
+	}
+	text := n.Host.Run(t, nft, "-j", "list", "set", "bridge", "gap", "got")
+	if err := json.Unmarshal([]byte(text), &listed); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	var all []netip.Addr
+	for _, object := range listed.Nftables {
+		if object.Set == nil {
+			continue
+		}
+		for _, addr := range object.Set.Elem {
+			if of[addr] {
+				all = append(all, addr)
+			}
+		}
+	}
+	return all
 }
