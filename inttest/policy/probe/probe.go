@@ -56,6 +56,8 @@ type Flood struct {
 	Addresses []netip.Addr
 	// Port is the port of both. The SYN needs no listener there.
 	Port uint16
+	// Source, if it is valid, is what the datagrams say that they come from. There are no SYNs then. (IPv4)
+	Source netip.Addr
 }
 
 // Ask puts a question to the tester that serves the socket: "probe" takes a Request and returns []Answer,

@@ -241,7 +241,12 @@ func (f *flood) run(ctx context.Context, s *sockets, order probe.Flood) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		for _, address := range order.Addresses {
-			f.sent += s.send(netip.AddrPortFrom(address, order.Port))
+			to := netip.AddrPortFrom(address, order.Port)
+			if order.Source.IsValid() {
+				f.sent += s.forge(order.Source, to)
+			} else {
+				f.sent += s.send(to)
+			}
 		}
 		<-tick.C
 	}

@@ -14,6 +14,7 @@ type sockets struct {
 	udp      *net.UDPConn
 	raw4     int
 	raw6     int
+	whole    int                       // packets with their header
 	own      map[netip.Addr]netip.Addr // by destination
 	sequence uint32
 }
@@ -27,13 +28,33 @@ func newSockets() (*sockets, error) {
 	}
 	raw4, err4 := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
 	raw6, err6 := syscall.Socket(syscall.AF_INET6, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
-	return &sockets{udp: udp, raw4: raw4, raw6: raw6, own: map[netip.Addr]netip.Addr{}}, errors.Join(err4, err6)
+	whole, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.IPPROTO_RAW)
+	return &sockets{udp: udp, raw4: raw4, raw6: raw6, whole: whole, own: map[netip.Addr]netip.Addr{}}, errors.Join(err4, err6, err)
 }
 
 func (s *sockets) close() {
 	_ = s.udp.Close()
 	_ = syscall.Close(s.raw4)
 	_ = syscall.Close(s.raw6)
+	_ = syscall.Close(s.whole)
+}
+
+// forge sends a datagram that says that it comes from elsewhere, RFC 791 and RFC 768. The kernel fills in the
+// length and the checksum of its header.
+func (s *sockets) forge(from netip.Addr, to netip.AddrPort) int {
+	const ipHeader, udpHeader, ttl = 20, 8, 64
+	packet := make([]byte, ipHeader+udpHeader)
+	packet[0] = 4<<4 | ipHeader/4
+	packet[8], packet[9] = ttl, syscall.IPPROTO_UDP
+	copy(packet[12:], from.AsSlice())
+	copy(packet[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(packet[ipHeader:], synSource)
+	binary.BigEndian.PutUint16(packet[ipHeader+2:], to.Port())
+	binary.BigEndian.PutUint16(packet[ipHeader+4:], udpHeader) // and no checksum
+	if err := syscall.Sendto(s.whole, packet, 0, &syscall.SockaddrInet4{Addr: to.Addr().As4()}); err != nil {
+		return 0
+	}
+	return 1
 }
 
 // send sends a datagram and a SYN, and returns how many of both the kernel took.
