@@ -81,7 +81,7 @@ func TestRouter(t *testing.T) {
 	}
 	s.eventually(t, 10*time.Second, "an answer of the router's host", func(ctx context.Context) error {
 		out, err := s.Exec(ctx, "p2", "tester", "get", "http://"+router.IP+":8080")
-		if want := "r0 answers " + s.podIP(t, "p2") + "\n"; err == nil && out != want {
+		if want := "r0 answers " + s.podIP(t, "p2"); err == nil && out != want {
 			err = fmt.Errorf("got %q, want %q", out, want)
 		}
 		return err
