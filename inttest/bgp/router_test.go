@@ -45,6 +45,9 @@ func TestRouter(t *testing.T) {
 		}
 	})
 	workers := s.Workers()
+	if err := router.Copy(testerOf(t, workers[0]), cluster.Tester); err != nil {
+		t.Fatal(err)
+	}
 	router.configure(t, workers, password)
 	process, err := router.Start("bird", "bird", "-f", "-c", birdConfig, "-s", birdSocket)
 	if err != nil {
@@ -252,9 +255,6 @@ protocol static {
 `, n.Name(), routerASN, n.Host.IP, password)
 	}
 	if err := b.WriteFile(birdConfig, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Copy(testerOf(t, nodes[0]), cluster.Tester); err != nil {
 		t.Fatal(err)
 	}
 }
