@@ -77,8 +77,14 @@ clean: ## remove everything that was built (Go's caches stay)
 SCENARIOS ?= ...
 TIMEOUT   ?= 25m
 
+# LONG tests take minutes each, and have a shorter neighbour in the same folder: make test leaves them to
+# make inttest.
+LONG := TestConvergence|TestEtcdMembers|TestIPTables|TestIPv6First|TestMariaDB|TestMatrixDualStack|TestStartup
+
 .PHONY: test
-test: unit inttest ## run all tests: unit, then the scenarios on test hosts
+test: unit ## run the unit tests, then the scenarios on test hosts but for the longest
+	$(MAKE) --no-print-directory inttest SKIP='^($(LONG))$$'
+	@echo 'Left to make inttest: $(subst |, ,$(LONG))'
 
 .PHONY: unit
 unit: ## run the unit tests and go vet (root only: some make mounts and users of their own)
@@ -89,7 +95,7 @@ unit: ## run the unit tests and go vet (root only: some make mounts and users of
 .PHONY: inttest
 inttest: build/k0s ## run scenarios on test hosts (root only); SCENARIOS='a b' chooses some
 	embedded-bins/need.sh iproute2 util-linux busybox-static e2fsprogs postgresql mariadb-server-core mariadb-client-core nats-server bird2 iperf3
-	go test -count=1 -p 1 -timeout $(TIMEOUT) $(SCENARIOS:%=./inttest/%)
+	go test -count=1 -p 1 -timeout $(TIMEOUT) -skip '$(SKIP)' $(SCENARIOS:%=./inttest/%)
 
 .PHONY: bench
 bench: build/k0s ## measure size, start-up, memory, CPU and network, as a table and as JSON
