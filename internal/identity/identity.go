@@ -4,6 +4,7 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,10 +12,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"k0s.io/k0s/internal/file"
 )
@@ -57,7 +58,7 @@ type Identity struct {
 	// APIServers are those, as host:port, that the worker joined by.
 	APIServers []string `json:"apiServers,omitempty"`
 
-	mu   sync.Mutex // guards what may be asked for while the node joins
+	mu   sync.Mutex // guards the setters, and what may be asked for while the node joins
 	file string
 }
 
@@ -153,22 +154,12 @@ func JoinedController(dataDir, memberName, store string) (*Identity, error) {
 
 // SetCluster notes which cluster the controller is about to join.
 func (id *Identity) SetCluster(clusterID string) error {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	if id.ClusterID == clusterID {
-		return nil
-	}
-	id.ClusterID = clusterID
-	return id.write()
+	return id.change(func(to *Identity) { to.ClusterID = clusterID })
 }
 
 // SetEtcd notes which member of etcd the controller is, or is about to be, and what it starts with.
 func (id *Identity) SetEtcd(member uint64, initialCluster []string) error {
-	if id.EtcdMember == member && slices.Equal(id.InitialCluster, initialCluster) {
-		return nil
-	}
-	id.EtcdMember, id.InitialCluster = member, initialCluster
-	return id.write()
+	return id.change(func(to *Identity) { to.EtcdMember, to.InitialCluster = member, initialCluster })
 }
 
 // Joined returns the identity of the worker that keeps its data in dataDir, making one that is to join
@@ -192,52 +183,68 @@ func Joined(dataDir, nodeName string) (*Identity, error) {
 
 // SetAPIServers notes by which servers the worker joins.
 func (id *Identity) SetAPIServers(servers ...string) error {
-	if slices.Equal(id.APIServers, servers) {
-		return nil
-	}
-	id.APIServers = servers
-	return id.write()
+	return id.change(func(to *Identity) { to.APIServers = servers })
 }
 
 // JoinedCluster notes that the worker belongs to a cluster.
 func (id *Identity) JoinedCluster(clusterID string) error {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	if id.State == Member && id.ClusterID == clusterID {
-		return nil
-	}
-	id.State, id.ClusterID = Member, clusterID
-	return id.write()
+	return id.change(func(to *Identity) { to.State, to.ClusterID = Member, clusterID })
 }
 
 // SetLeft notes that the node is about to leave its cluster.
 func (id *Identity) SetLeft() error {
-	id.State = Left
-	return id.write()
+	return id.change(func(to *Identity) { to.State = Left })
 }
 
 // SetMember notes that the node belongs to the cluster now.
 func (id *Identity) SetMember() error {
-	if id.State == Member {
-		return nil
-	}
-	id.State = Member
-	return id.write()
+	return id.change(func(to *Identity) { to.State = Member })
 }
 
 // SetFounded notes the values of k0s.yaml that are fixed from now on.
 func (id *Identity) SetFounded(values map[string]string) error {
-	if maps.Equal(id.Founded, values) {
-		return nil
+	return id.change(func(to *Identity) { to.Founded = maps.Clone(values) })
+}
+
+// change notes what set sets, in the file first. `k0s etcd leave` writes the file of a running k0s, too: so it is
+// read again under a lock, and that the node has left stays until who noted that says otherwise.
+func (id *Identity) change(set func(*Identity)) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	dir, err := os.Open(filepath.Dir(id.file))
+	if err != nil {
+		return fmt.Errorf("this node's identity: %w", err)
 	}
-	id.Founded = maps.Clone(values)
-	return id.write()
+	defer dir.Close() // which unlocks it
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("locking %s: %w", dir.Name(), err)
+	}
+	next, err := Read(dir.Name())
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		return fmt.Errorf("%s is gone: was `k0s reset` run while k0s runs? Stop k0s, then start it again", id.file)
+	}
+	hasLeft := next.State == Left && id.State != Left
+	set(next)
+	if hasLeft && next.State != Left {
+		return fmt.Errorf("%s says that this host has left its cluster: stop k0s and run `k0s reset`", id.file)
+	}
+	if err := next.write(); err != nil {
+		return err
+	}
+	set(id)
+	return nil
 }
 
 func (id *Identity) write() error {
 	content, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err
+	}
+	if old, err := os.ReadFile(id.file); err == nil && bytes.Equal(old, append(content, '\n')) {
+		return nil
 	}
 	if err := file.Write(id.file, append(content, '\n'), 0o600, file.Options{Durable: true}); err != nil {
 		return fmt.Errorf("this node's identity: %w", err)

@@ -118,3 +118,69 @@ func TestWorker(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The running k0s and `k0s etcd leave` keep the same file.
+func TestLeftByAnother(t *testing.T) {
+	dir := t.TempDir()
+	running, err := Found(dir, "a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := running.SetMember(); err != nil {
+		t.Fatal(err)
+	}
+	command, err := Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := func(steps ...func() error) {
+		t.Helper()
+		for _, step := range steps {
+			if err := step(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	steps(func() error { return running.SetEtcd(1, []string{"a=x"}) }, command.SetLeft)
+	steps(func() error { return running.SetEtcd(2, []string{"a=y"}) })
+	if err := running.SetMember(); err == nil || !strings.Contains(err.Error(), "has left its cluster") {
+		t.Errorf("got %v", err)
+	}
+	now, err := Read(dir)
+	if err != nil || now.State != Left || now.EtcdMember != 2 || running.State != Member {
+		t.Errorf("got %+v, %v", now, err)
+	}
+	// etcd has refused.
+	steps(command.SetMember, func() error { return running.SetEtcd(3, []string{"a=z"}) })
+	if now, err := Read(dir); err != nil || now.State != Member || now.EtcdMember != 3 {
+		t.Errorf("got %+v, %v", now, err)
+	}
+	steps(command.SetLeft, running.SetLeft, running.SetMember)
+}
+
+// What could not be written is not so.
+func TestNotWritten(t *testing.T) {
+	dir := t.TempDir()
+	id, err := Found(dir, "a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := id.SetMember(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, set := range map[string]func() error{
+		"SetLeft": id.SetLeft,
+		"SetEtcd": func() error { return id.SetEtcd(1, []string{"a=x"}) },
+		"Founded": func() error { return id.SetFounded(map[string]string{"a": "b"}) },
+	} {
+		if err := set(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if id.State != Member || id.EtcdMember != 0 || id.InitialCluster != nil || id.Founded != nil {
+		t.Errorf("got %+v", id)
+	}
+}
