@@ -302,6 +302,10 @@ func TestRefused(t *testing.T) {
 				`line 1: spec.storage.etcd.externalCluster.caFile: invalid value "c": must be an absolute path` + "\n" +
 				`line 1: spec.storage.etcd.externalCluster.clientCertFile: invalid value "d": must be an absolute path` + "\n" +
 				`line 1: spec.storage.etcd.externalCluster.clientKeyFile: invalid value "e": must be an absolute path`},
+		{"etcd's learners", `spec: {storage: {etcd: {extraArgs: {max-learners: 4}, rawArgs: [--max-learners=4, -max-learners, "4", --max-learners-x]}}}`,
+			"line 1: spec.storage.etcd.extraArgs[max-learners]: it must be the same on all controllers, or their data may come to differ for good: k0s sets it, leave it out\n" +
+				"line 1: spec.storage.etcd.rawArgs[0]: it must be the same on all controllers, or their data may come to differ for good: k0s sets it, leave it out\n" +
+				"line 1: spec.storage.etcd.rawArgs[1]: it must be the same on all controllers, or their data may come to differ for good: k0s sets it, leave it out"},
 		{"external etcd without anything", `spec: {storage: {etcd: {extraArgs: {a: b}, rawArgs: [--c], externalCluster: {}}}}`,
 			"line 1: spec.storage.etcd.externalCluster.endpoints: required: the URLs of etcd's members\n" +
 				"line 1: spec.storage.etcd.externalCluster.etcdPrefix: required: what this cluster's keys begin with, such as /k0s\n" +

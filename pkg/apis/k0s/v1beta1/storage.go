@@ -90,6 +90,7 @@ func (s StorageSpec) validate(path *field.Path) field.ErrorList {
 	etcd := path.Child("etcd")
 	errs = append(errs, validateHostAddress(etcd.Child("peerAddress"), s.Etcd.PeerAddress)...)
 	errs = append(errs, s.Etcd.Args.validate(etcd)...)
+	errs = append(errs, s.Etcd.Args.withoutMaxLearners(etcd)...)
 	errs = append(errs, s.Etcd.CA.validate(etcd.Child("ca"))...)
 	if s.Etcd.ExternalCluster != nil {
 		errs = append(errs, s.Etcd.ExternalCluster.validate(etcd.Child("externalCluster"))...)
@@ -102,6 +103,22 @@ func (s StorageSpec) validate(path *field.Path) field.ErrorList {
 		}
 	}
 	return append(errs, s.Kine.validate(path.Child("kine"))...)
+}
+
+// withoutMaxLearners refuses a flag with which members would judge differently who may join.
+func (a Args) withoutMaxLearners(path *field.Path) field.ErrorList {
+	const flag = "max-learners"
+	const reason = "it must be the same on all controllers, or their data may come to differ for good: k0s sets it, leave it out"
+	var errs field.ErrorList
+	if _, ok := a.ExtraArgs[flag]; ok {
+		errs = append(errs, field.Forbidden(path.Child("extraArgs").Key(flag), reason))
+	}
+	for i, arg := range a.RawArgs {
+		if name, _, _ := strings.Cut(arg, "="); strings.HasPrefix(name, "-") && strings.TrimLeft(name, "-") == flag {
+			errs = append(errs, field.Forbidden(path.Child("rawArgs").Index(i), reason))
+		}
+	}
+	return errs
 }
 
 func (e ExternalCluster) validate(path *field.Path) field.ErrorList {
