@@ -106,7 +106,7 @@ func run(ctx context.Context, f flags, cmd *cobra.Command) error {
 	if err := daemon.Fit(preflight(ctx, plan), f.worker.IgnorePreflight, log); err != nil {
 		return err
 	}
-	id, err := identify(plan.controller, plan.controller.StoreData(), join, tokenErr)
+	id, err := identify(ctx, plan.controller, plan.controller.StoreData(), join, tokenErr)
 	if err != nil {
 		return err
 	}
@@ -222,10 +222,15 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 
 // identify returns what this node is, and refuses a configuration that its cluster cannot have any more.
 // Until the cluster is founded, anything may change.
-func identify(o controlplane.Options, store string, join *token.Join, tokenErr error) (*identity.Identity, error) {
+func identify(ctx context.Context, o controlplane.Options, store string, join *token.Join, tokenErr error) (*identity.Identity, error) {
 	known, err := identity.Read(o.Layout.DataDir)
 	if err != nil {
 		return nil, err
+	}
+	if known != nil && known.State == identity.Left {
+		if err := controlplane.Resume(ctx, o.Layout, known); err != nil {
+			return nil, err
+		}
 	}
 	// First: with another spec.storage, the data would be looked for in the wrong place.
 	if known != nil && known.State == identity.Member {

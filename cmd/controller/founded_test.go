@@ -17,7 +17,7 @@ func TestFounded(t *testing.T) {
 	dir := t.TempDir()
 	store := filepath.Join(dir, "store")
 	start := func(config *v1beta1.ClusterConfig) error {
-		_, err := identify(controlplane.Options{NodeName: "a", Layout: host.Layout{DataDir: dir}, Config: config}, store, nil, nil)
+		_, err := identify(t.Context(), controlplane.Options{NodeName: "a", Layout: host.Layout{DataDir: dir}, Config: config}, store, nil, nil)
 		return err
 	}
 	with := func(provider v1beta1.NetworkProvider) *v1beta1.ClusterConfig {

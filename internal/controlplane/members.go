@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"k0s.io/k0s/internal/applet/name"
@@ -62,14 +64,55 @@ func wasRemoved(ctx context.Context, o Options, err error) error {
 		"run `k0s reset`, then it may join again (%w)", err)
 }
 
+// Resume has a controller that was stopped while it left go on as a member, if it is one still: etcd may have
+// refused that it leaves. One that has left stays so.
+func Resume(ctx context.Context, l host.Layout, self *identity.Identity) error {
+	return resume(self, func() (etcdmembers.Standing, error) {
+		return etcdmembers.Ask(ctx, EtcdMembers(l), self.InitialCluster, self.EtcdMember)
+	})
+}
+
+func resume(self *identity.Identity, ask func() (etcdmembers.Standing, error)) error {
+	if self.State != identity.Left || self.EtcdMember == 0 || len(self.InitialCluster) == 0 {
+		return nil
+	}
+	standing, err := ask()
+	switch {
+	case err == nil && standing == etcdmembers.Known:
+		return self.SetMember()
+	case err == nil && standing == etcdmembers.Removed:
+		return nil
+	}
+	others := slices.DeleteFunc(slices.Clone(self.InitialCluster), func(pair string) bool { return strings.HasPrefix(pair, self.MemberName+"=") })
+	why := fmt.Errorf("this host was about to leave cluster %s when it was stopped, and no other controller says whether it has (asked %s): "+
+		"if it has, run `k0s reset`; if not, start the others first, then this one", self.ClusterID, strings.Join(others, ", "))
+	if err != nil {
+		why = fmt.Errorf("%w (%w)", why, err)
+	}
+	return why
+}
+
+// leaver is what LeaveEtcd needs of etcd's members.
+type leaver interface {
+	CanLeave(ctx context.Context, all []etcdmembers.Member, id uint64) error
+	Remove(ctx context.Context, id uint64) error
+}
+
 // LeaveEtcd takes this controller's member out of etcd for good.
 func LeaveEtcd(ctx context.Context, l host.Layout, m *etcdmembers.Members, self *identity.Identity, all []etcdmembers.Member, id uint64) error {
-	// First: killed in between, it must not start as if nothing had been.
+	return leaveEtcd(ctx, m, self, all, id, func(ctx context.Context) bool { return hasGone(ctx, EtcdMembers(l), all, id) })
+}
+
+func leaveEtcd(ctx context.Context, m leaver, self *identity.Identity, all []etcdmembers.Member, id uint64, hasGone func(context.Context) bool) error {
+	if err := m.CanLeave(ctx, all, id); err != nil {
+		return err
+	}
+	// First: killed in between, it must not start as if nothing had been. A start asks the others; see Resume.
 	if err := self.SetLeft(); err != nil {
 		return err
 	}
 	err := m.Remove(ctx, id)
-	if err != nil && hasGone(ctx, EtcdMembers(l), all, id) {
+	if err != nil && hasGone(ctx) {
 		err = nil // a member that is removed stops, and may not say any more that it was
 	}
 	if err != nil {

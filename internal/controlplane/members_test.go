@@ -1,9 +1,13 @@
 package controlplane
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
+	"k0s.io/k0s/internal/etcdmembers"
 	"k0s.io/k0s/internal/identity"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
@@ -35,4 +39,88 @@ func TestWasRemovedKeepsTheReason(t *testing.T) {
 			t.Errorf("%s: got %v", id.State, err)
 		}
 	}
+}
+
+// A controller that was killed while it left goes on if etcd has it still.
+func TestResume(t *testing.T) {
+	broken := errors.New("no certificate")
+	for _, tc := range []struct {
+		name     string
+		standing etcdmembers.Standing
+		err      error
+		state    identity.State
+		want     string
+	}{
+		{"etcd has refused", etcdmembers.Known, nil, identity.Member, "<nil>"},
+		{"it has left", etcdmembers.Removed, nil, identity.Left, "<nil>"},
+		{"nobody answers", etcdmembers.Unknown, nil, identity.Left, "(asked c2=https://192.0.2.2:2380)"},
+		{"cannot ask", etcdmembers.Unknown, broken, identity.Left, "no certificate"},
+	} {
+		dir, id := member(t)
+		if err := id.SetLeft(); err != nil {
+			t.Fatal(err)
+		}
+		err := resume(id, func() (etcdmembers.Standing, error) { return tc.standing, tc.err })
+		now, readErr := identity.Read(dir)
+		if readErr != nil || now.State != tc.state || !strings.Contains(fmt.Sprint(err), tc.want) {
+			t.Errorf("%s: got %v, %+v, %v", tc.name, err, now, readErr)
+		}
+	}
+}
+
+type fakeLeaver struct {
+	refuse, err error
+	removed     func()
+}
+
+func (f fakeLeaver) CanLeave(context.Context, []etcdmembers.Member, uint64) error { return f.refuse }
+
+func (f fakeLeaver) Remove(context.Context, uint64) error {
+	f.removed()
+	return f.err
+}
+
+func TestLeaveEtcd(t *testing.T) {
+	no := errors.New("no")
+	for _, tc := range []struct {
+		name    string
+		leaver  fakeLeaver
+		gone    bool
+		removes bool
+		state   identity.State
+		want    error
+	}{
+		{"leaves", fakeLeaver{}, false, true, identity.Left, nil},
+		{"etcd would refuse", fakeLeaver{refuse: no}, false, false, identity.Member, no},
+		{"etcd refuses", fakeLeaver{err: no}, false, true, identity.Member, no},
+		{"is gone, and nobody said so", fakeLeaver{err: no}, true, true, identity.Left, nil},
+	} {
+		dir, id := member(t)
+		removes := false
+		tc.leaver.removed = func() {
+			removes = true
+			if now, err := identity.Read(dir); err != nil || now.State != identity.Left {
+				t.Errorf("%s: removed before it was noted: %+v, %v", tc.name, now, err)
+			}
+		}
+		err := leaveEtcd(t.Context(), tc.leaver, id, nil, 1, func(context.Context) bool { return tc.gone })
+		now, readErr := identity.Read(dir)
+		if readErr != nil || now.State != tc.state || !errors.Is(err, tc.want) || removes != tc.removes {
+			t.Errorf("%s: got %v, %+v, %v", tc.name, err, now, readErr)
+		}
+	}
+}
+
+// member is the identity of a member, kept in dir.
+func member(t *testing.T) (dir string, id *identity.Identity) {
+	t.Helper()
+	dir = t.TempDir()
+	id, err := identity.Found(dir, "c1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(id.SetMember(), id.SetEtcd(1, []string{"c1=https://192.0.2.1:2380", "c2=https://192.0.2.2:2380"})); err != nil {
+		t.Fatal(err)
+	}
+	return dir, id
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,6 +133,32 @@ func (m *Members) Alive(ctx context.Context, member Member) bool {
 // Changes sends when members have begun to join, or have got their vote; the channel is closed when nothing
 // more will be sent. It does not tell of those that leave.
 func (m *Members) Changes(ctx context.Context) <-chan struct{} { return m.records.watch(ctx) }
+
+// CanLeave tells why etcd would refuse, now, that a member with a vote leaves, one of all that lives: the voters
+// that stay need a majority of their own.
+func (m *Members) CanLeave(ctx context.Context, all []Member, id uint64) error {
+	var stay, alive int
+	var silent []string
+	for _, member := range all {
+		switch {
+		case member.Learner || member.ID == id:
+			continue
+		case m.Alive(ctx, member):
+			alive++
+		default:
+			silent = append(silent, member.Name)
+		}
+		stay++
+	}
+	switch need := stay/2 + 1; {
+	case stay == 0:
+		return errors.New("this is the only member of etcd with a vote: without it there is no cluster; `k0s reset` gives it up")
+	case alive < need:
+		return fmt.Errorf("of the %d members of etcd that would stay, %d must answer, and %s does not: start it, or take that out first",
+			stay, need, strings.Join(silent, ", "))
+	}
+	return nil
+}
 
 // Remove takes a member out of the cluster for good. One that is no member is none. etcd refuses until all
 // members have been connected for five seconds, which is waited for until ctx ends.

@@ -499,6 +499,40 @@ func TestPeerURL(t *testing.T) {
 	}
 }
 
+func TestCanLeave(t *testing.T) {
+	const url3 = "https://192.0.2.13:2380"
+	for _, tc := range []struct {
+		name    string
+		members []*etcdserverpb.Member
+		dead    []string
+		want    string
+	}{
+		{"alone", nil, nil, "the only member of etcd with a vote"},
+		{"beside a learner", []*etcdserverpb.Member{member(2, "c1", url1, true)}, nil, "the only member of etcd with a vote"},
+		{"two", []*etcdserverpb.Member{member(2, "c1", url1, false)}, nil, ""},
+		{"two, one is down", []*etcdserverpb.Member{member(2, "c1", url1, false)}, []string{url1}, "1 must answer, and c1 does not"},
+		{"three", []*etcdserverpb.Member{member(2, "c1", url1, false), member(3, "c2", url2, false)}, nil, ""},
+		{"three, one is down", []*etcdserverpb.Member{member(2, "c1", url1, false), member(3, "c2", url2, false)}, []string{url2},
+			"of the 2 members of etcd that would stay, 2 must answer, and c2 does not"},
+		{"four, one is down", []*etcdserverpb.Member{member(2, "c1", url1, false), member(3, "c2", url2, false), member(4, "c3", url3, false)}, []string{url2}, ""},
+		{"a learner is down", []*etcdserverpb.Member{member(2, "c1", url1, false), member(3, "c2", url2, true)}, []string{url2}, ""},
+		{"itself does not answer", []*etcdserverpb.Member{member(2, "c1", url1, false)}, []string{url0}, ""},
+	} {
+		f := newFake(append([]*etcdserverpb.Member{member(1, "c0", url0, false)}, tc.members...)...)
+		for _, url := range tc.dead {
+			f.dead[url] = true
+		}
+		m := f.open()
+		all, err := m.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.CanLeave(t.Context(), all, 1); fmt.Sprint(err) != "<nil>" && tc.want == "" || !strings.Contains(fmt.Sprint(err), tc.want) {
+			t.Errorf("%s: got %v", tc.name, err)
+		}
+	}
+}
+
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func TestAsk(t *testing.T) {
