@@ -43,6 +43,16 @@ func memberObjects(o Options) component.Component {
 				o.Left()
 				return nil
 			},
+			WasRemoved: func(ctx context.Context) bool {
+				if !removed(ctx, o) {
+					return false
+				}
+				if err := o.Identity.SetLeft(); err != nil {
+					log.Warn("The other controllers have taken this one out of etcd, and this cannot be noted", "error", err)
+				}
+				o.Left()
+				return true
+			},
 			// By these it can find out whether it is a member still, when it cannot start some day.
 			Note: func(all []etcdmembers.Member, self uint64) error {
 				return o.Identity.SetEtcd(self, etcdmembers.Pairs(all))
@@ -53,15 +63,21 @@ func memberObjects(o Options) component.Component {
 
 // wasRemoved adds to why etcd does not start that the others have taken it out, if they have.
 func wasRemoved(ctx context.Context, o Options, err error) error {
-	if o.Identity.State != identity.Member || o.Identity.EtcdMember == 0 {
-		return err
-	}
-	standing, askErr := etcdmembers.Ask(ctx, EtcdMembers(o.Layout), o.Identity.InitialCluster, o.Identity.EtcdMember)
-	if askErr != nil || standing != etcdmembers.Removed {
+	if !removed(ctx, o) {
 		return err
 	}
 	return fmt.Errorf("this controller was taken out of its cluster's etcd while it was away, and its data is of no use to anybody: "+
 		"run `k0s reset`, then it may join again (%w)", err)
+}
+
+// removed tells whether the other members say that this one is none any more.
+func removed(ctx context.Context, o Options) bool {
+	state, id, cluster := o.Identity.Etcd()
+	if state != identity.Member || id == 0 {
+		return false
+	}
+	standing, err := etcdmembers.Ask(ctx, EtcdMembers(o.Layout), cluster, id)
+	return err == nil && standing == etcdmembers.Removed
 }
 
 // Resume has a controller that was stopped while it left go on as a member, if it is one still: etcd may have
@@ -112,10 +128,13 @@ func leaveEtcd(ctx context.Context, m leaver, self *identity.Identity, all []etc
 		return err
 	}
 	err := m.Remove(ctx, id)
-	if err != nil && hasGone(ctx) {
-		err = nil // a member that is removed stops, and may not say any more that it was
-	}
 	if err != nil {
+		// Remove may have used up all the time there was.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if hasGone(ctx) { // a member that is removed stops, and may not say any more that it was
+			return nil
+		}
 		return errors.Join(err, self.SetMember())
 	}
 	return nil

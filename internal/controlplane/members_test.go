@@ -97,13 +97,16 @@ func TestLeaveEtcd(t *testing.T) {
 	} {
 		dir, id := member(t)
 		removes := false
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		tc.leaver.removed = func() {
 			removes = true
+			cancel() // as when etcd took all the time there was
 			if now, err := identity.Read(dir); err != nil || now.State != identity.Left {
 				t.Errorf("%s: removed before it was noted: %+v, %v", tc.name, now, err)
 			}
 		}
-		err := leaveEtcd(t.Context(), tc.leaver, id, nil, 1, func(context.Context) bool { return tc.gone })
+		err := leaveEtcd(ctx, tc.leaver, id, nil, 1, func(ctx context.Context) bool { return tc.gone && ctx.Err() == nil })
 		now, readErr := identity.Read(dir)
 		if readErr != nil || now.State != tc.state || !errors.Is(err, tc.want) || removes != tc.removes {
 			t.Errorf("%s: got %v, %+v, %v", tc.name, err, now, readErr)

@@ -69,6 +69,13 @@ func (id *Identity) Cluster() string {
 	return id.ClusterID
 }
 
+// Etcd is which member of etcd the controller is, and who the members were when last looked.
+func (id *Identity) Etcd() (state State, member uint64, cluster []string) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.State, id.EtcdMember, id.InitialCluster
+}
+
 func fileIn(dataDir string) string { return filepath.Join(dataDir, "identity.json") }
 
 // Read returns the identity of the node that keeps its data in dataDir; nil where there is none.

@@ -36,14 +36,26 @@ type Options struct {
 	// Config reaches the API server on this host.
 	Config *rest.Config
 	// Members are etcd's.
-	Members *etcdmembers.Members
+	Members Members
 	// Name of this controller's member.
 	Name string
 	// Leave takes this controller's member, one of all, out of etcd. There is nothing left to do then.
 	Leave func(ctx context.Context, all []etcdmembers.Member, id uint64) error
+	// WasRemoved tells whether the others have taken this controller's member out, when etcd does not answer.
+	// There is nothing left to do then.
+	WasRemoved func(ctx context.Context) bool
 	// Note is told who all are, of whom this controller's member has the id self.
 	Note func(all []etcdmembers.Member, self uint64) error
 	Log  *slog.Logger
+}
+
+// Members is what is asked of *etcdmembers.Members.
+type Members interface {
+	List(ctx context.Context) ([]etcdmembers.Member, error)
+	Leads(ctx context.Context) (bool, error)
+	Alive(ctx context.Context, member etcdmembers.Member) bool
+	Remove(ctx context.Context, id uint64) error
+	Changes(ctx context.Context) <-chan struct{}
 }
 
 const (
@@ -126,7 +138,7 @@ func (k *keeper) look(ctx context.Context, objects map[string]*v1beta1.EtcdMembe
 	defer cancel()
 	all, err := k.Members.List(ask)
 	if err != nil {
-		return settle, false, err
+		return settle, ctx.Err() == nil && k.WasRemoved(ctx), err
 	}
 	self := slices.IndexFunc(all, func(m etcdmembers.Member) bool { return m.Name == k.Name })
 	if self >= 0 && mayLeave(objects[objectName(k.Name)], all[self]) {
