@@ -98,6 +98,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	k := keeper{Options: o, client: client, silent: map[uint64]time.Time{}}
 	joining := o.Members.Changes(ctx)
+	failing := false
 	for {
 		objects := map[string]*v1beta1.EtcdMember{}
 		for _, obj := range store.List() {
@@ -110,8 +111,13 @@ func Run(ctx context.Context, o Options) error {
 		case left || ctx.Err() != nil:
 			return nil
 		case err != nil:
-			o.Log.Debug("Cannot look after the EtcdMember objects, trying again", "error", err)
+			level := slog.LevelDebug // it is tried every few seconds
+			if !failing {
+				level = slog.LevelWarn
+			}
+			o.Log.Log(ctx, level, "Cannot look after the EtcdMember objects, trying again", "error", err)
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
@@ -140,57 +146,71 @@ func (k *keeper) look(ctx context.Context, objects map[string]*v1beta1.EtcdMembe
 	if err != nil {
 		return settle, ctx.Err() == nil && k.WasRemoved(ctx), err
 	}
+	next := settle
+	var errs []error // what fails for one must not stop what is done for the others
 	self := slices.IndexFunc(all, func(m etcdmembers.Member) bool { return m.Name == k.Name })
-	if self >= 0 && mayLeave(objects[objectName(k.Name)], all[self]) {
-		return k.leave(ctx, all, all[self], objects[objectName(k.Name)])
-	}
-	if self >= 0 {
-		if err := k.Note(all, all[self].ID); err != nil {
-			return resync, false, err
+	switch {
+	case self < 0:
+	case mayLeave(objects[objectName(k.Name)], all[self]):
+		left, err := k.leave(ctx, all, all[self], objects[objectName(k.Name)])
+		if left {
+			return 0, true, nil
 		}
+		errs = append(errs, err)
+		next = resync
+	default:
+		errs = append(errs, k.Note(all, all[self].ID))
 	}
+	ask, cancel = context.WithTimeout(ctx, 10*time.Second) // leaving may have taken longer
+	defer cancel()
 	leads, err := k.Members.Leads(ask)
 	if err != nil || !leads {
 		clear(k.silent)
-		return resync, false, err
+		return resync, false, errors.Join(append(errs, err)...)
 	}
-	want, turn := plan(all, objects)
-	var errs []error
+	k.listen(ask, all, objects)
+	want, turn := plan(all, objects, k.silent)
 	for name, object := range want {
 		errs = append(errs, k.put(ask, objects[name], object))
 	}
 	if turn == "" {
-		clear(k.silent)
 		return resync, false, errors.Join(errs...)
 	}
 	i := slices.IndexFunc(all, func(m etcdmembers.Member) bool { return objectName(m.Name) == turn })
-	return settle, false, errors.Join(append(errs, k.removeLost(ctx, all[i]))...)
+	return next, false, errors.Join(append(errs, k.removeLost(ctx, all[i]))...)
 }
 
-func (k *keeper) leave(ctx context.Context, all []etcdmembers.Member, self etcdmembers.Member, object *v1beta1.EtcdMember) (time.Duration, bool, error) {
+// listen notes since when those that are to leave have been silent.
+func (k *keeper) listen(ctx context.Context, all []etcdmembers.Member, objects map[string]*v1beta1.EtcdMember) {
+	silent := map[uint64]time.Time{}
+	for _, m := range all {
+		if m.Name == "" || !shown(m, objects[objectName(m.Name)]).Spec.Leave || k.Members.Alive(ctx, m) {
+			continue
+		}
+		silent[m.ID] = time.Now()
+		if since, known := k.silent[m.ID]; known {
+			silent[m.ID] = since
+		}
+	}
+	k.silent = silent
+}
+
+func (k *keeper) leave(ctx context.Context, all []etcdmembers.Member, self etcdmembers.Member, object *v1beta1.EtcdMember) (left bool, err error) {
 	limited, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	k.Log.Info("Leaving the cluster's etcd, because this controller's EtcdMember object says so")
-	err := k.Leave(limited, all, self.ID)
-	if err == nil {
-		return 0, true, nil
+	if err = k.Leave(limited, all, self.ID); err == nil {
+		return true, nil
 	}
 	k.Log.Warn("Cannot leave the cluster's etcd, trying again", "error", err)
 	failed := object.DeepCopy()
 	failed.Status.ReconcileStatus, failed.Status.Message = v1beta1.ReconcileFailed, err.Error()
-	return resync, false, errors.Join(err, k.put(ctx, object, failed))
+	return false, errors.Join(err, k.put(ctx, object, failed))
 }
 
 // removeLost takes a member out that does not do it itself.
 func (k *keeper) removeLost(ctx context.Context, m etcdmembers.Member) error {
-	if k.Members.Alive(ctx, m) {
-		delete(k.silent, m.ID)
-		return nil
-	}
-	if _, known := k.silent[m.ID]; !known {
-		k.silent[m.ID] = time.Now()
-	}
-	if time.Since(k.silent[m.ID]) < lostAfter {
+	if since, silent := k.silent[m.ID]; !silent || time.Since(since) < lostAfter {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(ctx, leaveTimeout)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,8 +15,9 @@ import (
 )
 
 // plan says what the objects are to be, and whose turn it is to leave ("": nobody's). One member leaves at a
-// time: etcd judges each request by the members of the moment, and two at once could be one too many.
-func plan(all []etcdmembers.Member, objects map[string]*v1beta1.EtcdMember) (want map[string]*v1beta1.EtcdMember, turn string) {
+// time: etcd judges each request by the members of the moment, and two at once could be one too many. Those
+// that are silent come first: while they are members, etcd may refuse that others leave.
+func plan(all []etcdmembers.Member, objects map[string]*v1beta1.EtcdMember, silent map[uint64]time.Time) (want map[string]*v1beta1.EtcdMember, turn string) {
 	want, voters := map[string]*v1beta1.EtcdMember{}, 0
 	members := map[string]etcdmembers.Member{}
 	for _, m := range all {
@@ -29,12 +31,21 @@ func plan(all []etcdmembers.Member, objects map[string]*v1beta1.EtcdMember) (wan
 		members[name] = m
 		want[name] = shown(m, objects[name])
 	}
+	best := -1
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		o := want[name]
-		switch {
-		case !o.Spec.Leave || members[name].Learner || voters == 1:
-		case meta.IsStatusConditionTrue(o.Status.Conditions, v1beta1.Leaving), turn == "":
-			turn = name
+		if !o.Spec.Leave || members[name].Learner || voters == 1 {
+			continue
+		}
+		rank := 0
+		if meta.IsStatusConditionTrue(o.Status.Conditions, v1beta1.Leaving) {
+			rank++
+		}
+		if _, is := silent[members[name].ID]; is {
+			rank += 2
+		}
+		if rank > best {
+			turn, best = name, rank
 		}
 	}
 	for name, m := range members {
