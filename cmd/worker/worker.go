@@ -148,7 +148,7 @@ func (w *running) run(ctx context.Context, socket string, begin time.Time) error
 		if err != nil || !moves {
 			return err
 		}
-		w.log.Info("The controllers want the API at another port of this host: starting anew", "port", w.wantedPort())
+		w.log.Info("The way to the API is to have another port of this host: starting anew", "instead-of", w.port)
 	}
 }
 
@@ -197,7 +197,7 @@ func (w *running) joiningSet(ctx context.Context) (component.Set, error) {
 	if current := w.settings.Load(); current != nil {
 		known = current
 	}
-	if w.port, err = firstPort(ctx, known); err != nil {
+	if w.port, err = w.firstPort(ctx, known); err != nil {
 		return nil, err
 	}
 	if w.join != nil && w.id.State != identity.Member {
@@ -244,13 +244,14 @@ func (w *running) joiningSet(ctx context.Context) (component.Set, error) {
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // firstPort is the balancer's: that of the settings of the last time, else the default one; where something else
-// has that, any.
-func firstPort(ctx context.Context, known *workerconfig.Settings) (int, error) {
+// has that, or is to have it, any.
+func (w *running) firstPort(ctx context.Context, known *workerconfig.Settings) (int, error) {
 	port := balancer.DefaultPort
+	var others []host.Port
 	if known != nil {
-		port = known.Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort()
+		port, others = known.Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort(), w.otherPorts(known)
 	}
-	if host.FreeAddress(ctx, loopback(port), "") == nil {
+	if portOf(port, others) == nil && host.FreeAddress(ctx, loopback(port), "") == nil {
 		return port, nil
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loopback(0))
@@ -262,16 +263,40 @@ func firstPort(ctx context.Context, known *workerconfig.Settings) (int, error) {
 	return int(address.Port()), err
 }
 
+// otherPorts are those of the worker's other programs. What is wrong with the settings is said by checkPorts.
+func (w *running) otherPorts(settings *workerconfig.Settings) []host.Port {
+	ports, _ := node.Ports(w.optionsWith(settings))
+	return ports
+}
+
+// portOf is an error if one of the worker's other programs is to have the port.
+func portOf(port int, others []host.Port) error {
+	i := slices.IndexFunc(others, func(p host.Port) bool { return p.Number == port })
+	if i < 0 {
+		return nil
+	}
+	return fmt.Errorf("port %d is also that of %s: choose another one (spec.network.nodeLocalLoadBalancing)", port, others[i].Usage)
+}
+
 func (w *running) wantedPort() int {
 	return w.settings.Load().Config.Spec.Network.NodeLocalLoadBalancing.BalancerPort()
 }
 
 // moves tells whether the balancer is to have another port, and can.
 func (w *running) moves(ctx context.Context) bool {
+	others := w.otherPorts(w.settings.Load())
+	if err := portOf(w.port, others); err != nil {
+		w.log.Error("The way to the API cannot keep its port", "error", err)
+		return true
+	}
 	if w.wantedPort() == w.port {
 		return false
 	}
-	if err := host.FreeAddress(ctx, loopback(w.wantedPort()), "the way to the API (spec.network.nodeLocalLoadBalancing)"); err != nil {
+	err := portOf(w.wantedPort(), others)
+	if err == nil {
+		err = host.FreeAddress(ctx, loopback(w.wantedPort()), "the way to the API (spec.network.nodeLocalLoadBalancing)")
+	}
+	if err != nil {
 		w.log.Error("The way to the API cannot have the port that the controllers want, it has another", "port", w.port, "error", err)
 		return false
 	}
@@ -302,8 +327,10 @@ func (w *running) changed(settings *workerconfig.Settings) error {
 }
 
 // options are what the controllers make of this worker.
-func (w *running) options() node.Options {
-	o, settings := w.node, w.settings.Load()
+func (w *running) options() node.Options { return w.optionsWith(w.settings.Load()) }
+
+func (w *running) optionsWith(settings *workerconfig.Settings) node.Options {
+	o := w.node
 	o.Config, o.WithoutTunnel = settings.Config, settings.WithoutTunnel
 	return o
 }

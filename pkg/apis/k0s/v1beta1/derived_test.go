@@ -146,7 +146,11 @@ func TestWays(t *testing.T) {
 	}{
 		{"{}", false, "", 7443},
 		{"{network: {nodeLocalLoadBalancing: {enabled: true}}}", false, "", 7443},
-		{"{network: {nodeLocalLoadBalancing: {type: Traefik, envoyProxy: {apiServerBindPort: 1}, traefik: {apiServerBindPort: 7444}}}}", false, "", 7444},
+		{"{network: {nodeLocalLoadBalancing: {type: Traefik, envoyProxy: {apiServerBindPort: 10250}, traefik: {apiServerBindPort: 7444}}}}", false, "", 7444},
+		// Free, where who has them by default is elsewhere or not there.
+		{"{network: {provider: custom, nodeLocalLoadBalancing: {envoyProxy: {apiServerBindPort: 179}}}}", false, "", 179},
+		{"{network: {kubeProxy: {disabled: true}, nodeLocalLoadBalancing: {envoyProxy: {apiServerBindPort: 10249}}}}", false, "", 10249},
+		{"{workerProfiles: [{name: default, values: {port: 10350}}], network: {nodeLocalLoadBalancing: {envoyProxy: {apiServerBindPort: 10250}}}}", false, "", 10250},
 		{"{api: {externalAddress: k.example.org}}", true, "k.example.org:8132", 7443},
 		{"{api: {externalAddress: 'k.example.org:443'}, konnectivity: {agentPort: 9132}}", true, "k.example.org:9132", 7443},
 		{"{api: {externalAddress: '2001:db8::1'}, network: {podCIDR: 'fd00::/104', serviceCIDR: 'fd01::/108'}}", true, "[2001:db8::1]:8132", 7443},

@@ -31,8 +31,8 @@ type NodeLocalProxySpec struct {
 	// ImagePullPolicy has no effect.
 	ImagePullPolicy PullPolicy `json:"imagePullPolicy,omitempty" scope:"cluster" change:"none" enum:",IfNotPresent,Always,Never" gone:"the balancer is inside k0s, not a pod with an image" example:"IfNotPresent"`
 	// APIServerBindPort is the port on the worker's loopback that leads to the
-	// API. It counts whether or not enabled is set; workers follow a change
-	// without a restart of their own.
+	// API; no port of another program of workers. It counts whether or not
+	// enabled is set; workers follow a change without a restart of their own.
 	APIServerBindPort int `json:"apiServerBindPort" scope:"cluster" change:"restart" min:"1" max:"65535" example:"7444"`
 	// KonnectivityServerBindPort has no effect.
 	KonnectivityServerBindPort int `json:"konnectivityServerBindPort" scope:"cluster" change:"none" min:"1" max:"65535" gone:"nodes connect to every controller directly (spec.konnectivity)" example:"7132"`

@@ -1,6 +1,8 @@
 package v1beta1
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -93,7 +95,8 @@ func (u UsersSpec) validate(path *field.Path) field.ErrorList {
 	return errs
 }
 
-// validatePorts checks the ports of this controller, alone and against each other.
+// validatePorts checks the ports of this controller against each other, and that of the balancer against the
+// others of workers.
 func (c *ClusterConfig) validatePorts(spec *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	taken := map[int]*field.Path{}
@@ -112,7 +115,46 @@ func (c *ClusterConfig) validatePorts(spec *field.Path) field.ErrorList {
 			taken[p.port] = p.path
 		}
 	}
+	balancer, section := c.Spec.Network.NodeLocalLoadBalancing, "envoyProxy"
+	if balancer.Type == "Traefik" {
+		section = "traefik"
+	}
+	if other := c.workerPorts()[balancer.BalancerPort()]; other != "" {
+		errs = append(errs, field.Invalid(spec.Child("network", "nodeLocalLoadBalancing", section, "apiServerBindPort"), balancer.BalancerPort(), "is also the port of "+other))
+	}
 	return errs
+}
+
+// workerPorts tells who else listens on a worker, whichever profile that has, by port.
+func (c *ClusterConfig) workerPorts() map[int]string {
+	ports := map[int]string{}
+	if proxy := c.Spec.Network.KubeProxy; !proxy.Disabled {
+		for path, address := range map[string]string{
+			"spec.network.kubeProxy.metricsBindAddress": proxy.MetricsBindAddress,
+			"spec.network.kubeProxy.healthzBindAddress": proxy.HealthzBindAddress,
+		} {
+			if bind, err := netip.ParseAddrPort(address); err == nil {
+				ports[int(bind.Port())] = path
+			}
+		}
+	}
+	if s, _ := c.Spec.Network.KubeRouter.Settings(); c.Spec.Network.Provider == KubeRouterProvider {
+		ports[int(s.Metrics.Port)] = "the pod network's metrics (spec.network.kuberouter)"
+		ports[int(s.Health.Port)] = "the pod network's health (spec.network.kuberouter)"
+		if s.BGP.Enabled {
+			ports[int(s.BGP.Port)] = "BGP (spec.network.kuberouter)"
+		}
+	}
+	for _, name := range c.ProfileNames() {
+		var kubelet struct{ Port, HealthzPort int }
+		if settings, err := c.KubeletSettings(name); err == nil {
+			_ = json.Unmarshal(settings, &kubelet) // what is no number is for the kubelet to refuse
+		}
+		ports[cmp.Or(kubelet.Port, 10250)] = fmt.Sprintf("the kubelet (of profile %s)", name)
+		ports[cmp.Or(kubelet.HealthzPort, 10248)] = fmt.Sprintf("the kubelet's health (of profile %s)", name)
+	}
+	delete(ports, 0)
+	return ports
 }
 
 // network is a CIDR of the file.
