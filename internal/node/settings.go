@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,7 +28,12 @@ type Settings struct {
 	// Changed is called with the first settings, and with all that differ from the ones before.
 	Changed func(*workerconfig.Settings) error
 	Log     *slog.Logger
+
+	followed string // resource version of the last ConfigMap
 }
+
+// again is how often settings are tried that could not be followed.
+const again = time.Minute
 
 // copyFile is where a worker keeps its settings to start by.
 func (s *Settings) copyFile() string { return s.Layout.DataDir + "/worker-config.json" }
@@ -69,12 +75,20 @@ func (s *Settings) Component() component.Component {
 
 // accept checks and hands on settings.
 func (s *Settings) accept(settings *workerconfig.Settings) error {
+	if err := s.check(settings); err != nil {
+		return err
+	}
+	s.ClusterID = settings.ClusterID
+	return s.Changed(settings)
+}
+
+// check refuses those of another cluster.
+func (s *Settings) check(settings *workerconfig.Settings) error {
 	if s.ClusterID != "" && s.ClusterID != settings.ClusterID {
 		return fmt.Errorf("this worker belongs to cluster %s, but the API is that of cluster %s: run `k0s reset` before it joins another one",
 			s.ClusterID, settings.ClusterID)
 	}
-	s.ClusterID = settings.ClusterID
-	return s.Changed(settings)
+	return nil
 }
 
 // follow watches the ConfigMap. The first result is sent to first, if somebody waits for it.
@@ -94,7 +108,7 @@ func (s *Settings) follow(ctx context.Context, first chan<- error) error {
 		}
 		err := s.received(m)
 		if err != nil {
-			s.Log.Error("The settings of the controllers are of no use to this worker", "error", err)
+			s.Log.Error("Cannot follow the settings of the controllers", "error", err)
 		}
 		select {
 		case first <- err:
@@ -106,21 +120,33 @@ func (s *Settings) follow(ctx context.Context, first chan<- error) error {
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(cache.NewFilteredListWatchFromClient(
 			client.CoreV1().RESTClient(), "configmaps", workerconfig.Namespace,
 			func(lo *metav1.ListOptions) { lo.FieldSelector = own }), client),
-		ObjectType: &corev1.ConfigMap{},
-		Handler:    cache.ResourceEventHandlerFuncs{AddFunc: seen, UpdateFunc: func(_, object any) { seen(object) }},
+		ObjectType:   &corev1.ConfigMap{},
+		ResyncPeriod: again,
+		Handler:      cache.ResourceEventHandlerFuncs{AddFunc: seen, UpdateFunc: func(_, object any) { seen(object) }},
 	})
 	informer.RunWithContext(ctx)
 	return nil
 }
 
-// received keeps and hands on what the API says.
+// received keeps and hands on what the API says, once. What cannot be kept is not followed: a worker that starts
+// its components anew, or itself, goes by what is kept.
 func (s *Settings) received(m *corev1.ConfigMap) error {
+	if m.ResourceVersion == s.followed {
+		return nil
+	}
 	settings, err := workerconfig.FromConfigMap(m)
 	if err != nil {
 		return err
 	}
+	if err := s.check(settings); err != nil {
+		return err
+	}
+	if err := settings.Save(s.copyFile()); err != nil {
+		return fmt.Errorf("cannot keep them, trying again every %s: %w", again, err)
+	}
 	if err := s.accept(settings); err != nil {
 		return err
 	}
-	return settings.Save(s.copyFile())
+	s.followed = m.ResourceVersion
+	return nil
 }
