@@ -102,7 +102,7 @@ func onlyAddresses(object any) (any, error) {
 
 // tunnelOwners are the nodes, the oldest first: a node may say of itself which addresses it has, so who came
 // later has none that another has. No node has the services'.
-func tunnelOwners(objects []any, services []netip.Prefix) []tunnelserver.Node {
+func tunnelOwners(objects []any, services []netip.Prefix) tunnelserver.Addresses {
 	var nodes []*corev1.Node
 	for _, object := range objects {
 		if node, ok := object.(*corev1.Node); ok {
@@ -112,7 +112,7 @@ func tunnelOwners(objects []any, services []netip.Prefix) []tunnelserver.Node {
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
-	var owners []tunnelserver.Node
+	owners := tunnelserver.Addresses{Services: services}
 	for _, node := range nodes {
 		owner := tunnelserver.Node{Name: node.Name}
 		for _, address := range node.Status.Addresses {
@@ -127,7 +127,7 @@ func tunnelOwners(objects []any, services []netip.Prefix) []tunnelserver.Node {
 				owner.PodCIDRs = append(owner.PodCIDRs, prefix)
 			}
 		}
-		owners = append(owners, owner)
+		owners.Nodes = append(owners.Nodes, owner)
 	}
 	return owners
 }

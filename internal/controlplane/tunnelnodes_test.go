@@ -31,9 +31,10 @@ func TestTunnelOwners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `[{"name":"old","addresses":["192.0.2.1","old"],"podCIDRs":["10.244.0.0/24"]},` +
+	const want = `{"nodes":[{"name":"old","addresses":["192.0.2.1","old"],"podCIDRs":["10.244.0.0/24"]},` +
 		`{"name":"grabs","addresses":["192.0.2.3"]},` +
-		`{"name":"new","addresses":["192.0.2.1","new"],"podCIDRs":["10.244.1.0/24"]}]`
+		`{"name":"new","addresses":["192.0.2.1","new"],"podCIDRs":["10.244.1.0/24"]}],` +
+		`"services":["10.96.0.0/12"]}`
 	if string(got) != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

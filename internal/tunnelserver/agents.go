@@ -175,9 +175,9 @@ func (s *agents) closeAll() {
 }
 
 // candidates are the agents to try for a host, in this order: that of the node which has the host, as the API
-// tells; those that say of themselves that they have it; then any others.
+// tells; those that say of themselves that they have it, if it is nobody's by the API; then any others.
 func (s *agents) candidates(host string) []*agent {
-	owner := s.owners.of(host)
+	owner, free := s.owners.of(host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var own, claim, others []*agent
@@ -185,7 +185,7 @@ func (s *agents) candidates(host string) []*agent {
 		switch {
 		case a.node == owner:
 			own = append(own, a)
-		case slices.Contains(a.addresses, host):
+		case free && slices.Contains(a.addresses, host):
 			claim = append(claim, a)
 		default:
 			others = append(others, a)
