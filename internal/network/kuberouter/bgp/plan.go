@@ -97,8 +97,17 @@ func makePlan(own string, nodes []*corev1.Node, s settings.BGP) plan {
 		}
 		p.peers[outside.Address] = peer{Peer: outside}
 	}
+	// A host that was renamed leaves a Node with its address: the newest is the host's.
+	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b *corev1.Node) int {
+		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
 	for _, node := range nodes {
 		if node.Name == own {
+			continue
+		}
+		if address, shared := common(internalAddresses(node), p.addresses); shared {
+			p.problems = append(p.problems, fmt.Sprintf("node %s has the address %s of this one: its pods are not reached: "+
+				"if this host was renamed, delete that Node", node.Name, address))
 			continue
 		}
 		p.nodes[node.Name] = remoteNode{node.Name, pathsTo(node)}
@@ -140,6 +149,15 @@ func (p *plan) addNode(node *corev1.Node, self annotated, s settings.BGP) {
 		return
 	}
 	p.peers[n.Address] = n
+}
+
+// common returns the first address that is in both.
+func common(a, b []netip.Addr) (netip.Addr, bool) {
+	i := slices.IndexFunc(a, func(x netip.Addr) bool { return slices.Contains(b, x) })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return a[i], true
 }
 
 // internalAddresses are those that the other nodes know a node by, the first of each family.

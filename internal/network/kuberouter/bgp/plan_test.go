@@ -27,6 +27,12 @@ func newNode(i int, annotations ...string) *corev1.Node {
 	return node
 }
 
+// at gives a node the address 192.0.2.I.
+func at(i int, node *corev1.Node) *corev1.Node {
+	node.Status.Addresses[0].Address = fmt.Sprintf("192.0.2.%d", i)
+	return node
+}
+
 func TestPeers(t *testing.T) {
 	standard := func(*settings.BGP) {}
 	byASN := func(s *settings.BGP) { s.FullMesh = false }
@@ -64,6 +70,8 @@ func TestPeers(t *testing.T) {
 			" | annotation kube-router.io/peers of node n1 is ignored: it must be a YAML list of peers with remoteip, remoteasn, localip, port and password"},
 		{"an address taken", []*corev1.Node{newNode(1, "peer.ips", "192.0.2.2", "peer.asns", "64513"), newNode(2)}, standard,
 			"192.0.2.2/64513 | node n2 has the address 192.0.2.2 of a router outside of the cluster: it gets no session"},
+		{"a host renamed", []*corev1.Node{newNode(1), at(1, newNode(7)), newNode(2)}, standard,
+			"192.0.2.2/64512 from 192.0.2.1 | node n7 has the address 192.0.2.1 of this one: its pods are not reached: if this host was renamed, delete that Node"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := settings.Default().BGP
@@ -145,5 +153,26 @@ func TestOtherAnnotations(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%v:\ngot  %s\nwant %s", test.annotations, got, test.want)
 		}
+	}
+}
+
+// Of nodes with one address the newest is the host's, in whatever order they are listed; of this node's nobody is.
+func TestSharedAddress(t *testing.T) {
+	born := func(second int64, node *corev1.Node) *corev1.Node {
+		node.CreationTimestamp = metav1.Unix(second, 0)
+		return node
+	}
+	older, newer, same := born(1, at(9, newNode(2))), born(2, at(9, newNode(4))), born(2, at(9, newNode(5)))
+	for _, nodes := range [][]*corev1.Node{
+		{newNode(1), older, newer, same}, {same, newer, older, newNode(1)}, {newer, newNode(1), same, older},
+	} {
+		p := makePlan("n1", nodes, settings.Default().BGP)
+		if got := p.peers[netip.MustParseAddr("192.0.2.9")].node; got != "n4" || len(p.peers) != 1 {
+			t.Errorf("the peer is %s of %v", got, p.peers)
+		}
+	}
+	p := makePlan("n1", []*corev1.Node{newNode(1), at(1, newNode(7))}, settings.Default().BGP)
+	if len(p.nodes) > 0 {
+		t.Errorf("there are ways to %v", p.nodes)
 	}
 }
