@@ -83,11 +83,11 @@ func (t *Table) applyFilter(nodes map[int][]netip.Addr) error {
 	return nil
 }
 
-// comment says what a family's rule is about.
+// comment says what a family's rule is about: all that makes it another one.
 func (t *Table) comment(family int) []byte {
-	text := fmt.Sprintf("%s: nodes only", tunnelName(family))
-	if e := t.encapsulation[family]; e != "" {
-		text = fmt.Sprintf("%s: %s from nodes only", tunnelName(family), e)
+	text := fmt.Sprintf("%s: IPIP from nodes only", tunnelName(family))
+	if t.encapsulation[family] != IPIP {
+		text = fmt.Sprintf("%s: VXLAN on UDP port %d from nodes only", tunnelName(family), t.Port)
 	}
 	return userdata.AppendString(nil, userdata.TypeComment, text)
 }

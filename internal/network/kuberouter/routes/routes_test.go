@@ -267,6 +267,19 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// The filter guards the port that is in use, also after it was changed.
+func TestAnotherPort(t *testing.T) {
+	host(t, "192.0.2.1/24")
+	for _, port := range []int{DefaultPort, 8472} {
+		if s := table(t, Options{Encapsulation: VXLAN, Port: port}).apply(local[:1], far[:1]); s.Err != nil {
+			t.Fatal(s.Err)
+		}
+		if all := strings.Join(filter(t), "\n"); !strings.Contains(all, fmt.Sprintf("port %d", port)) {
+			t.Errorf("port %d is not guarded: %s", port, all)
+		}
+	}
+}
+
 func TestProbe(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
