@@ -73,7 +73,10 @@ func newRouter(o Options, log *slog.Logger) (*router, error) {
 		return nil, err
 	}
 	_, err = netlink.LinkByName(kuberouter.Bridge)
-	table := routes.New(routes.Options{Overlay: overlay(s.Overlay), Encapsulation: routes.Encapsulation(s.Overlay.Encapsulation), Port: int(s.Overlay.Port), Journal: o.Journal, Log: log})
+	table := routes.New(routes.Options{
+		Overlay: overlay(s.Overlay), Encapsulation: routes.Encapsulation(s.Overlay.Encapsulation), Port: int(s.Overlay.Port),
+		Bridge: kuberouter.Bridge, BGPPort: int(s.BGP.Port), Journal: o.Journal, Log: log,
+	})
 	return &router{table, bgp.New(bgp.Options{
 		Client: client, NodeName: o.NodeName, Settings: s.BGP, Routes: table, Log: log,
 		PodNetworks:     prefixes(o.Config.PodCIDRs()...),

@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,21 +15,87 @@ import (
 	"k0s.io/k0s/internal/journal"
 )
 
-// filterTable is our table that refuses wrapped packets from others than nodes: tunnels know no authentication.
+// filterTable is our table of what only nodes may say to nodes: tunnels know no authentication, and BGP between
+// nodes none but addresses.
 const filterTable = "kuberouter-overlay"
 
-var nodeSets = map[int]*nftables.Set{
-	netlink.FAMILY_V4: {Name: "nodes4", KeyType: nftables.TypeIPAddr},
-	netlink.FAMILY_V6: {Name: "nodes6", KeyType: nftables.TypeIP6Addr},
+// nodeSet are addresses of nodes of a family.
+type nodeSet struct {
+	name   string
+	family int
+	nodes  []netip.Addr
 }
 
-// applyFilter has wrapped packets accepted from these nodes only, by family.
-func (t *Table) applyFilter(nodes map[int][]netip.Addr) error {
+// guard is a rule that drops packets. The comment tells all that makes it another one.
+type guard struct {
+	chain, comment string
+	packets        []expr.Any
+}
+
+// guards are the rules, and the sets of nodes that they use: who is at the other ends of tunnels, and all others.
+func (t *Table) guards(ends, others map[int][]netip.Addr) (sets []nodeSet, guards []guard) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		nfproto, source, length, digit := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4), "4"
+		if family == netlink.FAMILY_V6 {
+			nfproto, source, length, digit = unix.NFPROTO_IPV6, 8, 16, "6"
+		}
+		address := func(offset uint32, set string, invert bool) []expr.Any {
+			return []expr.Any{
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+				&expr.Lookup{SourceRegister: 1, SetName: set, Invert: invert},
+			}
+		}
+		own := equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, nfproto)
+		// Pods have the address of their node where they talk to others.
+		name := make([]byte, unix.IFNAMSIZ)
+		copy(name, t.Bridge)
+		ofPods := slices.Concat(equal(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, name...), own)
+		if len(ends[family]) > 0 {
+			set := "nodes" + digit
+			sets = append(sets, nodeSet{set, family, sorted(ends[family])})
+			what, wrapped := t.wrapped(family)
+			guards = append(guards, guard{"input", what + " from nodes only", slices.Concat(own, wrapped, address(source, set, true))})
+			if t.Bridge != "" {
+				guards = append(guards, guard{"forward", what + " not from pods", slices.Concat(ofPods, wrapped, address(source+length, set, false))})
+			}
+		}
+		if t.Bridge != "" && t.BGPPort != 0 && len(others[family]) > 0 {
+			set := "bgp" + digit
+			sets = append(sets, nodeSet{set, family, sorted(others[family])})
+			guards = append(guards, guard{"forward", fmt.Sprintf("BGP on TCP port %d of nodes (IPv%s) not from pods", t.BGPPort, digit),
+				slices.Concat(ofPods, toPort(unix.IPPROTO_TCP, t.BGPPort), address(source+length, set, false))})
+		}
+	}
+	return sets, guards
+}
+
+// wrapped matches the packets that the tunnel of a family takes.
+func (t *Table) wrapped(family int) (name string, packets []expr.Any) {
+	if t.encapsulation[family] == IPIP {
+		return tunnelName(family) + ": IPIP", equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unix.IPPROTO_IPIP)
+	}
+	const vniOffset = 8 + 4 // behind the UDP header, RFC 7348
+	return fmt.Sprintf("%s: VXLAN on UDP port %d", tunnelName(family), t.Port), append(toPort(unix.IPPROTO_UDP, t.Port),
+		equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: vniOffset, Len: 3}, binaryutil.BigEndian.PutUint32(VNI)[1:]...)...)
+}
+
+func toPort(protocol byte, port int) []expr.Any {
+	return append(equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, protocol),
+		equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, binaryutil.BigEndian.PutUint16(uint16(port))...)...)
+}
+
+// applyFilter has wrapped packets accepted from the nodes at the other ends of tunnels only, and pods not talk to
+// nodes as nodes do. Without anything to guard there is no table.
+func (t *Table) applyFilter(ends, others map[int][]netip.Addr) error {
+	sets, guards := t.guards(ends, others)
+	if len(guards) == 0 {
+		return removeFilter()
+	}
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("connecting to nftables: %w", err)
 	}
-	if t.filterKnows(c, nodes) {
+	if filterIs(c, sets, guards) {
 		return nil
 	}
 	if err := t.Journal.Add(journal.Entry{Kind: journal.NFTTable, Name: "inet " + filterTable}); err != nil {
@@ -41,41 +106,24 @@ func (t *Table) applyFilter(nodes map[int][]netip.Addr) error {
 	c.AddTable(table)
 	c.DelTable(table)
 	table = c.AddTable(table)
-	input := c.AddChain(&nftables.Chain{
-		Name: "input", Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityRef(-10),
-	})
-	for family, shape := range nodeSets {
-		set := *shape
-		set.Table = table
+	chains := map[string]*nftables.Chain{}
+	for name, hook := range filterChains {
+		chains[name] = c.AddChain(&nftables.Chain{
+			Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRef(-10),
+		})
+	}
+	for _, s := range sets {
 		var elements []nftables.SetElement
-		for _, node := range sorted(nodes[family]) {
+		for _, node := range s.nodes {
 			elements = append(elements, nftables.SetElement{Key: node.AsSlice()})
 		}
-		if err := c.AddSet(&set, elements); err != nil {
+		if err := c.AddSet(s.in(table), elements); err != nil {
 			return err
 		}
-		nfproto, offset, length := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
-		if family == netlink.FAMILY_V6 {
-			nfproto, offset, length = unix.NFPROTO_IPV6, 8, 16
-		}
-		foreign := []expr.Any{
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
-			&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true},
-			&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
-		}
-		own := equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, nfproto)
-		if t.encapsulation[family] == IPIP {
-			own = append(own, equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unix.IPPROTO_IPIP)...)
-		} else {
-			const vniOffset = 8 + 4 // behind the UDP header, RFC 7348
-			own = append(own, equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unix.IPPROTO_UDP)...)
-			own = append(own, equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-				binaryutil.BigEndian.PutUint16(uint16(t.Port))...)...)
-			own = append(own, equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: vniOffset, Len: 3},
-				binaryutil.BigEndian.PutUint32(VNI)[1:]...)...)
-		}
-		c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: append(own, foreign...), UserData: t.comment(family)})
+	}
+	for _, g := range guards {
+		c.AddRule(&nftables.Rule{Table: table, Chain: chains[g.chain], UserData: userdata.AppendString(nil, userdata.TypeComment, g.comment),
+			Exprs: append(g.packets, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})})
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("writing the nftables table inet %s: %w", filterTable, err)
@@ -83,30 +131,40 @@ func (t *Table) applyFilter(nodes map[int][]netip.Addr) error {
 	return nil
 }
 
-// comment says what a family's rule is about: all that makes it another one.
-func (t *Table) comment(family int) []byte {
-	text := fmt.Sprintf("%s: IPIP from nodes only", tunnelName(family))
-	if t.encapsulation[family] != IPIP {
-		text = fmt.Sprintf("%s: VXLAN on UDP port %d from nodes only", tunnelName(family), t.Port)
+var filterChains = map[string]*nftables.ChainHook{"input": nftables.ChainHookInput, "forward": nftables.ChainHookForward}
+
+func (s nodeSet) in(table *nftables.Table) *nftables.Set {
+	set := &nftables.Set{Table: table, Name: s.name, KeyType: nftables.TypeIPAddr}
+	if s.family == netlink.FAMILY_V6 {
+		set.KeyType = nftables.TypeIP6Addr
 	}
-	return userdata.AppendString(nil, userdata.TypeComment, text)
+	return set
 }
 
-// filterKnows tells whether our table is there, for these nodes.
-func (t *Table) filterKnows(c *nftables.Conn, nodes map[int][]netip.Addr) bool {
+// filterIs tells whether our table is there, with these rules for these nodes.
+func filterIs(c *nftables.Conn, sets []nodeSet, guards []guard) bool {
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: filterTable}
-	rules, err := c.GetRules(table, &nftables.Chain{Name: "input", Table: table})
-	if err != nil || len(rules) != len(nodeSets) {
-		return false
-	}
-	for family, shape := range nodeSets {
-		set := *shape
-		set.Table = table
-		is := func(r *nftables.Rule) bool { return bytes.Equal(r.UserData, t.comment(family)) }
-		if !slices.ContainsFunc(rules, is) {
+	var present, wanted []string
+	for chain := range filterChains {
+		rules, err := c.GetRules(table, &nftables.Chain{Name: chain, Table: table})
+		if err != nil {
 			return false
 		}
-		elements, err := c.GetSetElements(&set)
+		for _, r := range rules {
+			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			present = append(present, chain+" "+comment)
+		}
+	}
+	for _, g := range guards {
+		wanted = append(wanted, g.chain+" "+g.comment)
+	}
+	slices.Sort(present)
+	slices.Sort(wanted)
+	if !slices.Equal(present, wanted) {
+		return false
+	}
+	for _, s := range sets {
+		elements, err := c.GetSetElements(s.in(table))
 		if err != nil {
 			return false
 		}
@@ -115,7 +173,7 @@ func (t *Table) filterKnows(c *nftables.Conn, nodes map[int][]netip.Addr) bool {
 			node, _ := netip.AddrFromSlice(e.Key)
 			known = append(known, node)
 		}
-		if !slices.Equal(sorted(known), sorted(nodes[family])) {
+		if !slices.Equal(sorted(known), s.nodes) {
 			return false
 		}
 	}

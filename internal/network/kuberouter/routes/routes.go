@@ -53,6 +53,10 @@ type Options struct {
 	Encapsulation Encapsulation
 	// Port is the UDP port of VXLAN. Default: DefaultPort.
 	Port int
+	// Bridge is the interface of this node's pods, and BGPPort where nodes talk BGP to each other: pods may not talk
+	// to other nodes there, nor by wrapped packets. Default: nothing is refused.
+	Bridge  string
+	BGPPort int
 	// Journal learns of all that is made in the kernel.
 	Journal *journal.Journal
 	Log     *slog.Logger
@@ -201,12 +205,16 @@ func (t *Table) apply(local, remote []Path) Status {
 	var errs []error
 	wanted := map[netip.Prefix]route{}
 	tunnelled := map[int][]Path{}
+	others := map[int][]netip.Addr{} // nodes
 	for _, p := range remote {
 		family := familyOf(p.NextHop)
 		if family != familyOf(p.Destination.Addr()) {
 			errs = append(errs, fmt.Errorf("the pods of %s cannot be reached by %s: that is an address of the other family; "+
 				"a node needs an address of each family that its pods have", p.Destination, p.NextHop))
 			continue
+		}
+		if !p.Outside {
+			others[family] = append(others[family], p.NextHop)
 		}
 		link, near := links.to(p.NextHop)
 		switch {
@@ -232,7 +240,7 @@ func (t *Table) apply(local, remote []Path) Status {
 		}
 	}
 	if len(tunnelled) > 0 {
-		errs = append(errs, t.applyFilter(nodes)) // it goes before what it guards
+		errs = append(errs, t.applyFilter(nodes, others)) // before there is what it guards
 	}
 	for family, paths := range tunnelled {
 		if t.encapsulation[family] == "" {
@@ -255,7 +263,7 @@ func (t *Table) apply(local, remote []Path) Status {
 		}
 	}
 	if len(tunnelled) == 0 {
-		errs = append(errs, removeFilter())
+		errs = append(errs, t.applyFilter(nil, others))
 	}
 	s.Err = errors.Join(errs...)
 	return s

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -278,6 +279,118 @@ func TestAnotherPort(t *testing.T) {
 			t.Errorf("port %d is not guarded: %s", port, all)
 		}
 	}
+}
+
+// Behind the address of their node, pods would pass for it: what only nodes may say to each other they may not.
+func TestPodsAreNoNodes(t *testing.T) {
+	host(t, "192.0.2.1/24")
+	ip(t, "route add default via 192.0.2.254")
+	ip(t, "link add kube-bridge type veth peer name pod")
+	ip(t, "addr add 10.244.1.1/24 dev kube-bridge")
+	ip(t, "link set kube-bridge up")
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	x := table(t, Options{Encapsulation: VXLAN, Bridge: "kube-bridge", BGPPort: 179})
+	if s := x.apply(local[:1], []Path{near[0], far[0], outside("203.0.113.0/24", "192.0.2.5")}); s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	node, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	pod, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pod.Close()
+	if err := netns.Set(node); err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(netlink.LinkSetNsFd(link, int(pod)), netns.Set(pod)); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, "link set pod up")
+	ip(t, "addr add 10.244.1.2/24 dev pod")
+	ip(t, "route add default via 10.244.1.1")
+	say := func(kind int, to string, text ...byte) {
+		socket, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(socket) //nolint:errcheck // of no consequence
+		peer := netip.MustParseAddrPort(to)
+		err = unix.Connect(socket, &unix.SockaddrInet4{Addr: peer.Addr().As4(), Port: int(peer.Port())})
+		if kind == unix.SOCK_DGRAM && err == nil {
+			_, err = unix.Write(socket, text)
+		}
+		if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+			t.Fatal(err)
+		}
+	}
+	// First what may pass, and last what may not: when that is counted, all has been.
+	ours, others := []byte{8, 0, 0, 0, 0, 0x6b, 0x30, 0}, []byte{8, 0, 0, 0, 0, 0, 1, 0}
+	say(unix.SOCK_DGRAM, "198.51.100.3:4789", others...)
+	say(unix.SOCK_DGRAM, "198.51.100.3:4790", ours...)
+	say(unix.SOCK_DGRAM, "198.51.100.77:4789", ours...)
+	say(unix.SOCK_STREAM, "192.0.2.5:179") // a router may be whom pods talk to
+	say(unix.SOCK_DGRAM, "198.51.100.3:4789", ours...)
+	say(unix.SOCK_STREAM, "198.51.100.3:179")
+	say(unix.SOCK_STREAM, "192.0.2.2:179")
+	if err := netns.Set(node); err != nil {
+		t.Fatal(err)
+	}
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := &nftables.Table{Family: nftables.TableFamilyINet, Name: filterTable}
+	for begin, dropped := time.Now(), []uint64(nil); !slices.Equal(dropped, []uint64{1, 2}); {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("dropped of the tunnel and of BGP: %d", dropped)
+		}
+		dropped = nil
+		rules, err := c.GetRules(filter, &nftables.Chain{Name: "forward", Table: filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range rules {
+			for _, e := range rule.Exprs {
+				if counter, ok := e.(*expr.Counter); ok {
+					dropped = append(dropped, counter.Packets)
+				}
+			}
+		}
+	}
+	// Without a tunnel there is still BGP to guard.
+	if s := x.apply(local[:1], near[:1]); s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	if rules, err := c.GetRules(filter, &nftables.Chain{Name: "forward", Table: filter}); err != nil || len(rules) != 1 {
+		t.Errorf("%d rules (%v)", len(rules), err)
+	}
+	x.apply(local[:1], nil)
+	if left := ip(t, "link show type vxlan"); len(left) > 0 || tableThere(t) {
+		t.Errorf("left: %q", left)
+	}
+}
+
+func tableThere(t *testing.T) bool {
+	t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(tables, func(x *nftables.Table) bool { return x.Name == filterTable })
 }
 
 func TestProbe(t *testing.T) {
