@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"k0s.io/k0s/internal/network/kuberouter/tablewatch"
 )
 
 // alone runs test, a whole test function, in a process with a network of its own.
@@ -282,6 +285,48 @@ spec:
 					conn.Close()
 				}
 			}
+		}
+	})
+}
+
+// What is written to a large table at once is not taken for somebody else's change of it.
+func TestOwnChangesOfALargeTable(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		k := NewKernel(guard)
+		must(t, k.Prepare())
+		large := compile(t, Objects{})
+		elements := map[Element]string{}
+		for i := range 50_000 {
+			elements[Element{Address: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}] = ""
+		}
+		large.Sets["large"] = &Set{Kind: Addresses, Family: IPv4, Elements: elements}
+		mistaken, others := false, make(chan struct{})
+		seen := sync.OnceFunc(func() { close(others) })
+		_, stop, err := tablewatch.WatchOthers(tableName, func(port uint32) bool {
+			if !k.owns(port) {
+				seen()
+			}
+			return k.owns(port)
+		}, func() {
+			select {
+			case <-others:
+			default:
+				mistaken = true
+			}
+		})
+		must(t, err)
+		must(t, k.Apply(large))
+		n, err := nftables.New()
+		must(t, err)
+		n.AddChain(&nftables.Chain{Name: "foreign", Table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}})
+		must(t, n.Flush())
+		select {
+		case <-others:
+		case <-time.After(20 * time.Second):
+			t.Error("somebody else's change is not told of")
+		}
+		if stop(); mistaken {
+			t.Error("our own change is told of as somebody else's")
 		}
 	})
 }

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A transaction is told of at once, each element of a set in some 100 B: what finds no room is lost.
+const buffer = 64 << 20
+
 // Watch calls changed whenever chains, rules or sets of tables of that name have, or may have, been changed, in any
 // family, until stop. The channel tells when it can no longer do so.
 func Watch(table string, changed func()) (failed <-chan error, stop func(), err error) {
@@ -22,6 +25,10 @@ func WatchOthers(table string, own func(port uint32) bool, changed func()) (fail
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return nil, nil, fmt.Errorf("subscribing to the kernel's events of nftables: %w", err)
+	}
+	if err := socket.SetReceiveBufferSize(buffer, true); err != nil {
+		socket.Close()
+		return nil, nil, fmt.Errorf("having room for the kernel's events of nftables: %w", err)
 	}
 	ended, done := make(chan error, 1), make(chan struct{})
 	go func() {
