@@ -27,7 +27,7 @@ const policyTable = "policy-table"
 // policyDir is for the socket of the CNI plugin, and for what it has said.
 func policyDir(o Options) string { return o.Layout.Run("policy") }
 
-// table makes the table, in which no pod is, unless it is there.
+// table makes the table, in which no pod is, unless it is there, or pods run without it.
 func (n *networkPolicies) table() component.Component {
 	return component.Component{
 		Name: policyTable,

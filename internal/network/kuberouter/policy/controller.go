@@ -81,7 +81,7 @@ type Snapshot struct {
 	Error string `json:"error,omitempty"`
 }
 
-// New makes the table, if it is not there, and answers CNI plugins from then on: they wait for Run.
+// New makes the table, if it is not there and no pod runs, and answers CNI plugins from then on: they wait for Run.
 func New(o Options) (*Controller, error) {
 	kept, err := loadClaims(o.Dir)
 	if err != nil {

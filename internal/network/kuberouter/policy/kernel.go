@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
+	links "github.com/vishvananda/netlink"
 )
 
 const (
@@ -43,10 +44,14 @@ type Kernel struct {
 func NewKernel(g Guard) *Kernel { return &Kernel{guard: g} }
 
 // Prepare makes the table, without policies, if it is not there: no pod can be reached then, until it has
-// been entered. A table that is there is left as it is.
+// been entered. A table that is there is left as it is. Where there is none, but pods run, none is made: it would
+// cut them off until Apply knows them, and what starts meanwhile waits for that.
 func (k *Kernel) Prepare() error {
 	there, err := TableExists()
 	if err != nil || there {
+		return err
+	}
+	if there, err = havePods(k.guard.Bridge); err != nil || there {
 		return err
 	}
 	empty, err := Compile(Objects{Families: k.guard.Families})
@@ -54,6 +59,16 @@ func (k *Kernel) Prepare() error {
 		return err
 	}
 	return k.Apply(empty)
+}
+
+// havePods tells whether a bridge has ports.
+func havePods(bridge string) (bool, error) {
+	all, err := links.LinkList()
+	if err != nil {
+		return false, fmt.Errorf("listing network interfaces: %w", err)
+	}
+	index := slices.IndexFunc(all, func(l links.Link) bool { return l.Attrs().Name == bridge })
+	return index >= 0 && slices.ContainsFunc(all, func(l links.Link) bool { return l.Attrs().MasterIndex == all[index].Attrs().Index }), nil
 }
 
 // TableExists tells whether our table is in the kernel.

@@ -331,6 +331,18 @@ func TestOwnChangesOfALargeTable(t *testing.T) {
 	})
 }
 
+// Pods that run while there is no table are not cut off by one that knows none of them.
+func TestPrepareWithPods(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		newGuest(t, 11)
+		must(t, NewKernel(guard).Prepare())
+		if there, err := TableExists(); there || err != nil {
+			t.Errorf("a table without pods is there: %t, %v", there, err)
+		}
+	})
+}
+
 // A connection to a service is judged by the pod that it leads to, and is refused at once.
 func TestService(t *testing.T) {
 	alone(t, func(t *testing.T) {
