@@ -55,6 +55,9 @@ func Parse(in Input) (Settings, []Problem) {
 		name, value, given := strings.Cut(text, "=")
 		switch f, _ := find(name); {
 		case !ok || name == "":
+			if i > 0 && secret("", in.RawArgs[i-1]) {
+				arg = hidden // what was meant to be its value
+			}
 			p.fail("", arg, where, errors.New("must be --NAME=VALUE"))
 		case !given && f.boolean:
 			p.set(name, "true", where)
@@ -95,7 +98,7 @@ type lists struct {
 
 func (p *parser) set(name, value string, where Problem) {
 	f, ok := find(name)
-	if where.Value = value; f.secret {
+	if where.Value = value; secret(name, value) {
 		where.Value = hidden
 	}
 	p.said[name] = where
@@ -114,10 +117,16 @@ func (p *parser) set(name, value string, where Problem) {
 
 func (p *parser) fail(name, value string, where Problem, err error) {
 	where.Reason = err.Error()
-	if where.Value = value; known[name].secret {
+	if where.Value = value; secret(name, value) {
 		where.Value = hidden
 	}
 	p.problems = append(p.problems, where)
+}
+
+// secret tells whether a value, or an argument without a name, is not to be shown: also where the flag is misspelt.
+func secret(name, value string) bool {
+	f, ok := find(name)
+	return f.secret || !ok && strings.Contains(strings.ToLower(name+value), "password")
 }
 
 // failBy reports a flag that was accepted, but does not go with others.

@@ -117,6 +117,10 @@ func TestProblems(t *testing.T) {
 		{"relative file", args("peer-router-passwords-file", "passwords"), `extraArgs peer-router-passwords-file 0 : passwords: must be the absolute path`},
 		{"a password that is none", args("peer-router-ips", "192.0.2.1", "peer-router-asns", "64513", "peer-router-passwords", "not base64!"),
 			`extraArgs peer-router-ips 0 : 192.0.2.1: item 1: its password is not in base64`},
+		{"a password of a misspelt flag", args("peer-router-password", "c2VjcmV0"), `extraArgs peer-router-password 0 peer-router-password: (hidden): kube-router has no such flag`},
+		{"a password after too few dashes", Input{RawArgs: []string{"-peer-router-passwords=c2VjcmV0"}}, `rawArgs  0 : (hidden): must be --NAME=VALUE`},
+		{"a password without dashes", Input{RawArgs: []string{"Peer-Router-Passwords=c2VjcmV0"}}, `rawArgs  0 : (hidden): must be --NAME=VALUE`},
+		{"a password by itself", Input{RawArgs: []string{"--peer-router-passwords", "c2VjcmV0"}}, `rawArgs  0 : (hidden): has no value`},
 		{"a password too many", args("peer-router-passwords", "c2VjcmV0"), `extraArgs peer-router-passwords 0 : (hidden): must have as many items`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
