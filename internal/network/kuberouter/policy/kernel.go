@@ -134,13 +134,14 @@ func (k *Kernel) apply(want *Model, begin func(*transaction) (*Model, error)) er
 		return fmt.Errorf("connecting to nftables: %w", err)
 	}
 	t := &transaction{Conn: k.conn, guard: k.guard, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
-	have, err := begin(t)
+	var have *Model
+	err := k.socket.SetDeadline(time.Now().Add(answerTimeout)) // begin asks, too
+	if err == nil {
+		have, err = begin(t)
+	}
 	if err == nil {
 		t.change(have, want)
 		err = t.err
-	}
-	if err == nil {
-		err = k.socket.SetDeadline(time.Now().Add(answerTimeout))
 	}
 	if err == nil {
 		err = t.Flush()

@@ -343,6 +343,18 @@ func TestPrepareWithPods(t *testing.T) {
 	})
 }
 
+// The answers to one transaction have a deadline, which does not matter to the next one, however much later that is.
+func TestApplyMuchLater(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		k := NewKernel(guard)
+		must(t, k.Prepare())
+		must(t, k.socket.SetDeadline(time.Unix(1, 0)))
+		if err := k.apply(compile(t, Objects{}), (*transaction).takeOver); err != nil {
+			t.Errorf("taking the table over: %v", err)
+		}
+	})
+}
+
 // A connection to a service is judged by the pod that it leads to, and is refused at once.
 func TestService(t *testing.T) {
 	alone(t, func(t *testing.T) {
