@@ -119,11 +119,16 @@ func LogLevels(given map[string]string) (map[string]string, error) {
 }
 
 // ExtraArgs reads a string of flags, split as a shell would: "--a=b --c 'd e' --f" is a=b, c=d e,
-// f=true. A name that the program does not know is refused, unless programs is nil.
+// f=true. What else means something to a shell, as < and ;, must be in quotes. A name that the program does not
+// know is refused, unless programs is nil.
 func ExtraArgs(flag, value, program string, programs v1beta1.Programs) (map[string]string, error) {
-	words, err := shellwords.Parse(value)
+	parser := shellwords.NewParser()
+	words, err := parser.Parse(value)
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot split %q: %w", flag, value, err)
+	}
+	if parser.Position >= 0 { // a shell's command would end here
+		return nil, fmt.Errorf("%s: cannot split %q: quote what begins with %q", flag, value, string([]rune(value)[parser.Position:]))
 	}
 	args := map[string]string{}
 	for i := 0; i < len(words); i++ {

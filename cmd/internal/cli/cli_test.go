@@ -21,6 +21,10 @@ func TestExtraArgs(t *testing.T) {
 		{"-v 2", nil, false},
 		{"--a 'b c' --d", map[string]string{"a": "b c", "d": "true"}, true},
 		{`--a="open`, nil, false},
+		{"--a=b<c --d", nil, false},
+		{"--a=b --c=d;e", nil, false},
+		{"&", nil, false},
+		{`--a='b<c' --d="e;f"`, map[string]string{"a": "b<c", "d": "e;f"}, true},
 	} {
 		got, err := ExtraArgs("--kubelet-extra-args", tc.in, "kubelet", nil)
 		if (err == nil) != tc.ok || (tc.ok && !maps.Equal(got, tc.want)) {
