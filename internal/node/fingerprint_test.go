@@ -34,6 +34,9 @@ func TestChanged(t *testing.T) {
 		{"BGP", func(s *v1beta1.ClusterSpec) {
 			s.Network.KubeRouter.ExtraArgs = map[string]string{"cluster-asn": "64600"}
 		}, []string{"routing"}, true},
+		{"all through the tunnel, which takes a part of each packet", func(s *v1beta1.ClusterSpec) {
+			s.Network.KubeRouter.ExtraArgs = map[string]string{"overlay-type": "full"}
+		}, []string{"pod-network", "routing"}, true},
 		{"no BGP", func(s *v1beta1.ClusterSpec) { s.Network.KubeRouter.RawArgs = []string{"--run-router=false"} }, nil, false},
 		{"feature gates", func(s *v1beta1.ClusterSpec) {
 			s.FeatureGates = []v1beta1.FeatureGate{{Name: "A", Enabled: true}}
