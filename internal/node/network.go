@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"k0s.io/k0s/internal/component"
@@ -18,6 +19,38 @@ import (
 type Network struct {
 	policies atomic.Pointer[policy.Controller] // nil until the table is there
 	router   atomic.Pointer[router]            // nil while it does not run
+	running  sync.Map                          // by the names of components: func() error, their trouble
+}
+
+// heard is a component whose trouble is known while it runs.
+func (n *Network) heard(c component.Component) component.Component {
+	if c.Trouble == nil {
+		return c
+	}
+	start, stop := c.Start, c.Stop
+	c.Start = func(ctx context.Context) error {
+		n.running.Store(c.Name, c.Trouble)
+		return start(ctx)
+	}
+	c.Stop = func(ctx context.Context) error {
+		n.running.Delete(c.Name)
+		return stop(ctx)
+	}
+	return c
+}
+
+// troubles tell what is wrong with those parts that run.
+func (n *Network) troubles(parts component.Set) func() error {
+	return func() error {
+		var errs []error
+		for _, part := range parts {
+			running, _ := n.running.Load(part.Name)
+			if trouble, ok := running.(func() error); ok {
+				errs = append(errs, trouble())
+			}
+		}
+		return errors.Join(errs...)
+	}
 }
 
 // policy tells how network policies stand; all zero until there is a table.
@@ -44,15 +77,7 @@ func (n *Network) routes() routes.Status {
 
 // networkReports tell Prometheus and load balancers how the network is. parts are what it consists of.
 func networkReports(o Options, s settings.Settings, parts component.Set) component.Set {
-	source := metrics.Source{Trouble: func() error {
-		var errs []error
-		for _, part := range parts {
-			if part.Trouble != nil {
-				errs = append(errs, part.Trouble())
-			}
-		}
-		return errors.Join(errs...)
-	}}
+	source := metrics.Source{Trouble: o.Network.troubles(parts)}
 	if s.Policy.Enabled {
 		source.Policy = o.Network.policy
 	}

@@ -98,6 +98,9 @@ func builtInNetwork(o Options, needs Needs) component.Set {
 	if !o.Alone && settings.BGP.Enabled {
 		set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
 	}
+	for i := range set {
+		set[i] = o.Network.heard(set[i])
+	}
 	return append(set, networkReports(o, settings, set)...)
 }
 
