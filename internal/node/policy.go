@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -85,7 +86,10 @@ func (n *networkPolicies) enforcement() component.Component {
 	return c
 }
 
-// none takes the table back that was made when policies were enforced.
+// none takes the table back that was made when policies were enforced, and what the CNI plugin has said: it says
+// nothing more, so that this would be wrong by the time they are enforced again.
 func (n *networkPolicies) none() component.Component {
-	return component.Component{Name: policyTable, Start: func(context.Context) error { return policy.DeleteTable() }}
+	return component.Component{Name: policyTable, Start: func(context.Context) error {
+		return errors.Join(policy.DeleteTable(), os.RemoveAll(policyDir(n.Options)))
+	}}
 }
