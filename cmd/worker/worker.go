@@ -397,7 +397,9 @@ func (w *running) workWith(ctx context.Context, current node.Options, begin time
 		case len(touched) > 0:
 			w.log.Info("The controllers' settings have changed", "restarting", touched)
 			if err := engine.Replace(ctx, set(next), touched...); err != nil && ctx.Err() == nil {
-				w.log.Error("With the controllers' new settings this worker does not work", "error", err)
+				w.log.Error("With the controllers' new settings this worker does not work: starting it anew", "error", err)
+				stop()
+				return true, <-ended
 			}
 		}
 		current = next
