@@ -27,7 +27,7 @@ const podsFile = "/tmp/pods.yaml"
 
 func TestMesh(t *testing.T) {
 	network := testhost.NewNetwork(t)
-	s := start(t, network, "", nil)
+	s := start(t, network, "    kuberouter: {metricsPort: 8080}\n", nil)
 	workers := s.Workers()
 	for _, w := range workers {
 		s.sessions(t, w, others(workers, w)...)
@@ -37,6 +37,8 @@ func TestMesh(t *testing.T) {
 		}
 	}
 	s.allReach(t)
+
+	t.Run("what is told of it", func(t *testing.T) { s.told(t, workers[0], workers[1].Host.IP, workers[2].Host.IP) })
 
 	t.Run("k0s is killed, and then stopped, while packets flow", func(t *testing.T) { s.restarts(t) })
 
@@ -95,8 +97,36 @@ func TestMesh(t *testing.T) {
 		if err := s.Client.CoreV1().Nodes().Delete(t.Context(), gone.Name(), metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		s.eventually(t, 3*time.Second, "its route to go", func(context.Context) error { return s.hasRoutes(t, workers[0], workers[1]) })
+		s.eventually(t, 10*time.Second, "its route to go", func(context.Context) error { return s.hasRoutes(t, workers[0], workers[1]) })
 	})
+}
+
+// told is what k0s status, the metrics and /healthz say on w.
+func (s scenario) told(t *testing.T, w *cluster.Node, peers ...string) {
+	t.Helper()
+	status, err := w.K0s(t.Context(), "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := w.Host.Run(t, "busybox", "wget", "-qO-", "http://127.0.0.1:8080/metrics")
+	wanted := map[string][]string{
+		status:  {"routing:", "asn: 64512", "direct: 2", "network-policy:", "policies: 0"},
+		metrics: {"kube_router_host_routes_synced 2", `k0s_network_routes{way="tunnelled"} 0`, "k0s_network_policies 0"},
+	}
+	for _, peer := range peers {
+		wanted[status] = append(wanted[status], "peer: "+peer, "state: established")
+		wanted[metrics] = append(wanted[metrics], `kube_router_bgp_peer_info{address="`+peer+`",asn="64512",node=`, `kube_router_controller_bgp_advertisements_received{address="`+peer+`"} 1`)
+	}
+	for text, parts := range wanted {
+		for _, part := range parts {
+			if !strings.Contains(text, part) {
+				t.Errorf("no %q in\n%s", part, text)
+			}
+		}
+	}
+	if got := w.Host.Run(t, "busybox", "wget", "-qO-", "http://127.0.0.1:20244/healthz"); got != "OK\n" {
+		t.Errorf("/healthz: %q", got)
+	}
 }
 
 // scenario is a cluster with a pod on each worker.
