@@ -66,6 +66,15 @@ func TestEtcdMembers(t *testing.T) {
 		shown(t, &c.Node, "c1 True Voter", "c2 True Voter", "c3 True Voter")
 		must(t, c.CheckOneCluster(ctx))
 	})
+	t.Run("KilledWhileLeaving", func(t *testing.T) {
+		// etcd has it still: it goes on.
+		ctx := deadline(t, time.Minute)
+		_, err := c2.Stop(ctx)
+		must(t, err)
+		c2.Host.Run(t, "sed", "-i", `s/"state": "member"/"state": "left"/`, "/var/lib/k0s/identity.json")
+		must(t, c2.Start())
+		must(t, c.WaitControllers(ctx, c2))
+	})
 	t.Run("Lost", func(t *testing.T) {
 		must(t, c3.Host.Kill())
 		leave(t, &c.Node, "c3")
