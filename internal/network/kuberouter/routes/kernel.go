@@ -131,6 +131,18 @@ func (l subnetList) to(a netip.Addr) (link int, ok bool) {
 	return link, bits >= 0
 }
 
+// own finds the subnet of this host that a route to a destination would take away from it, whole or the part with
+// the host's address.
+func (l subnetList) own(destination netip.Prefix) (subnet, bool) {
+	i := slices.IndexFunc(l, func(s subnet) bool {
+		return s.prefix == destination || s.prefix.Bits() <= destination.Bits() && destination.Contains(s.address)
+	})
+	if i < 0 {
+		return subnet{}, false
+	}
+	return l[i], true
+}
+
 // mtu is that of the interface that has an address; for one on the loopback interface, as where routers tell of
 // hosts, the smallest of all others.
 func (l subnetList) mtu(address netip.Addr) (int, bool) {

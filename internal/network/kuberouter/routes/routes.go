@@ -66,6 +66,7 @@ type Options struct {
 type Table struct {
 	Options
 	changed chan struct{} // holds one
+	refused []netip.Prefix
 
 	mu            sync.Mutex
 	set           bool
@@ -84,6 +85,8 @@ type Status struct {
 	Direct    int `json:"direct"`
 	Tunnelled int `json:"tunnelled"`
 	Elsewhere int `json:"elsewhere"`
+	// Refused counts what routers say of this host's own networks, and of where it has other routes to.
+	Refused int `json:"refused,omitempty"`
 	// Err is why not all of it is as it should be.
 	Err error `json:"-"`
 }
@@ -186,6 +189,16 @@ func (t *Table) report(s Status) {
 	}
 }
 
+// reportRefused logs what was not refused before.
+func (t *Table) reportRefused(refused []netip.Prefix) {
+	for _, destination := range refused {
+		if !slices.Contains(t.refused, destination) {
+			t.Log.Warn("A router tells the way to a network that this host is in or has a route to of its own, which stays", "network", destination)
+		}
+	}
+	t.refused = refused
+}
+
 // route is one of ours as far as it matters.
 type route struct {
 	destination netip.Prefix
@@ -202,7 +215,13 @@ func (t *Table) apply(local, remote []Path) Status {
 		s.Err = err
 		return s
 	}
+	foreign, err := foreign()
+	if err != nil {
+		s.Err = err
+		return s
+	}
 	var errs []error
+	var refused []netip.Prefix
 	wanted := map[netip.Prefix]route{}
 	tunnelled := map[int][]Path{}
 	others := map[int][]netip.Addr{} // nodes
@@ -211,6 +230,16 @@ func (t *Table) apply(local, remote []Path) Status {
 		if family != familyOf(p.Destination.Addr()) {
 			errs = append(errs, fmt.Errorf("the pods of %s cannot be reached by %s: that is an address of the other family; "+
 				"a node needs an address of each family that its pods have", p.Destination, p.NextHop))
+			continue
+		}
+		own, isOwn := links.own(p.Destination)
+		switch {
+		case p.Outside && (isOwn || foreign[p.Destination]):
+			refused = append(refused, p.Destination)
+			continue
+		case isOwn:
+			errs = append(errs, fmt.Errorf("the pods of %s by node %s cannot be reached: interface %s of this host has the address %s in that network: "+
+				"the networks of pods (spec.network.podCIDR) and of hosts must be apart", p.Destination, p.NextHop, own.link.Name, own.address))
 			continue
 		}
 		if !p.Outside {
@@ -228,6 +257,8 @@ func (t *Table) apply(local, remote []Path) Status {
 			s.Tunnelled++
 		}
 	}
+	s.Refused = len(refused)
+	t.reportRefused(refused)
 	nodes := map[int][]netip.Addr{} // at the other ends of tunnels
 	for family, paths := range tunnelled {
 		for _, p := range paths {
@@ -331,6 +362,21 @@ func ours() ([]netlink.Route, error) {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
 	return routes, nil
+}
+
+// foreign are the destinations of all routes but ours.
+func foreign() (map[netip.Prefix]bool, error) {
+	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("listing routes: %w", err)
+	}
+	destinations := map[netip.Prefix]bool{}
+	for _, r := range routes {
+		if r.Protocol != Protocol {
+			destinations[prefixOf(r.Dst)] = true
+		}
+	}
+	return destinations, nil
 }
 
 func routeOf(r netlink.Route) route {

@@ -268,6 +268,59 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// Routers may say what leads elsewhere, but the host's own networks and routes stay its own.
+func TestHostsOwnRoutes(t *testing.T) {
+	host(t, "192.0.2.1/24", "2001:db8::1/64")
+	ip(t, "addr add 198.51.100.1/24 dev eth0 noprefixroute")
+	ip(t, "addr add 203.0.113.1/24 dev eth0 metric 100")
+	ip(t, "route add 10.1.0.0/16 via 192.0.2.9")
+	ip(t, "route add 10.2.0.0/16 via 192.0.2.9 metric 50")
+	ip(t, "route add blackhole 10.3.0.0/16")
+	ip(t, "-6 route add 2001:db8:9::/48 via 2001:db8::9")
+	all := func() []string {
+		routes := append(ip(t, "-4 -N route show"), ip(t, "-6 -N route show")...)
+		slices.Sort(routes)
+		return slices.DeleteFunc(routes, func(r string) bool { return strings.HasPrefix(r, "fe80::") }) // come when they like
+	}
+	before := all()
+	x := table(t, Options{Encapsulation: VXLAN})
+	var said []Path
+	for _, destination := range []string{
+		"192.0.2.0/24", "192.0.2.0/25", "198.51.100.0/24", "203.0.113.0/24", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16",
+	} {
+		said = append(said, outside(destination, "192.0.2.5"))
+	}
+	for _, destination := range []string{"2001:db8::/64", "2001:db8::/127", "2001:db8:9::/48"} {
+		said = append(said, outside(destination, "2001:db8::5"))
+	}
+	if s, want := x.apply(local, said), (Status{Refused: len(said)}); s != want {
+		t.Errorf("got %+v, want %+v", s, want)
+	}
+	want(t, "routes", all(), before...)
+
+	taken := []Path{
+		outside("192.0.0.0/16", "192.0.2.5"), outside("192.0.2.128/25", "192.0.2.5"), outside("10.1.7.0/24", "192.0.2.5"), outside("10.4.0.0/16", "192.0.2.5"),
+	}
+	if s, want := x.apply(local, append(said, taken...)), (Status{Refused: len(said), Direct: len(taken)}); s != want {
+		t.Errorf("got %+v, want %+v", s, want)
+	}
+	if got := kernelRoutes(t); len(got) != len(taken) {
+		t.Errorf("routes: %q", got)
+	}
+	// It gives way to one that an administrator adds.
+	ip(t, "route append 10.4.0.0/16 via 192.0.2.9")
+	x.apply(local, taken[3:])
+	want(t, "routes of ours", kernelRoutes(t))
+	ip(t, "route del 10.4.0.0/16 via 192.0.2.9")
+	want(t, "routes when all is withdrawn", all(), before...)
+
+	// A pod network that is this host's own network cannot work, and must not cut it off.
+	if s := x.apply(local, []Path{path("192.0.2.0/24", "192.0.2.2")}); s.Err == nil || !strings.Contains(s.Err.Error(), "eth0") {
+		t.Errorf("got %v", s.Err)
+	}
+	want(t, "routes", all(), before...)
+}
+
 // The filter guards the port that is in use, also after it was changed.
 func TestAnotherPort(t *testing.T) {
 	host(t, "192.0.2.1/24")
