@@ -52,6 +52,11 @@ func routing(o Options) component.Component {
 	return c
 }
 
+// withoutRouting takes back what is left of a time with it, as another router may now do the same.
+func withoutRouting() component.Component {
+	return component.Component{Name: "routing", Start: func(context.Context) error { return routes.Clear() }}
+}
+
 // router is what runs of the component routing.
 type router struct {
 	table   *routes.Table

@@ -97,6 +97,8 @@ func builtInNetwork(o Options, needs Needs) component.Set {
 	set = append(set, podNetwork(o).Needs(before...), podForwarding(o).Needs("helpers", "kernel"))
 	if !o.Alone && settings.BGP.Enabled {
 		set = append(set, routing(o).Needs("kernel", "registration", needs.APIReady))
+	} else if !o.Alone {
+		set = append(set, withoutRouting())
 	}
 	for i := range set {
 		set[i] = o.Network.heard(set[i])

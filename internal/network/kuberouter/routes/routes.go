@@ -343,6 +343,11 @@ func Remove() error {
 	return remove(present)
 }
 
+// Clear takes back all that tables make: routes, tunnels and their filter.
+func Clear() error {
+	return errors.Join(Remove(), removeLink(tunnelName(netlink.FAMILY_V4)), removeLink(tunnelName(netlink.FAMILY_V6)), removeFilter())
+}
+
 func remove(routes []netlink.Route) error {
 	var errs []error
 	for _, r := range routes {
