@@ -5,6 +5,7 @@ package join
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +146,38 @@ func TestWorkers(t *testing.T) {
 		if after := waitTools(t, c, w1, w2); after["w1"] != before["w1"] || after["w2"] != before["w2"] {
 			t.Errorf("pods had the addresses %v, and have %v", before, after)
 		}
+	})
+	t.Run("DeletedNode", func(t *testing.T) {
+		// It comes back with the next start of its k0s, and has other pod CIDRs then.
+		ctx := deadline(t, 2*time.Minute)
+		nodes := c.Client.CoreV1().Nodes()
+		old, err := nodes.Get(ctx, "w2", metav1.GetOptions{})
+		must(t, err)
+		_, err = w2.Stop(ctx)
+		must(t, err)
+		must(t, nodes.Delete(ctx, "w2", metav1.DeleteOptions{}))
+		// Another one comes between, so that it does not get the same ones again.
+		_, err = nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "between"}}, metav1.CreateOptions{})
+		must(t, err)
+		must(t, cluster.Watch(ctx, c.Client.CoreV1().RESTClient(), "nodes", "", func(all map[string]*corev1.Node) error {
+			if node := all["between"]; node == nil || node.Spec.PodCIDR == "" {
+				return fmt.Errorf("it has no pod CIDR: %v", node)
+			}
+			return nil
+		}))
+		must(t, c.Client.CoreV1().Pods("default").DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: new(int64)},
+			metav1.ListOptions{FieldSelector: "spec.nodeName=w2"}))
+		must(t, w2.Start())
+		must(t, w2.WaitReady(ctx))
+		must(t, c.WaitNodes(ctx, w1, w2))
+		must(t, nodes.Delete(ctx, "between", metav1.DeleteOptions{}))
+		ips := waitTools(t, c, w1, w2)
+		again, err := nodes.Get(ctx, "w2", metav1.GetOptions{})
+		must(t, err)
+		if again.UID == old.UID || again.Spec.PodCIDR == old.Spec.PodCIDR || !netip.MustParsePrefix(again.Spec.PodCIDR).Contains(netip.MustParseAddr(ips["w2"])) {
+			t.Errorf("w2 had the pod CIDR %s, has %s, and its pod has %s", old.Spec.PodCIDR, again.Spec.PodCIDR, ips["w2"])
+		}
+		everyPodReachesEvery(t, c, w1, w2, ips)
 	})
 	t.Run("Reset", func(t *testing.T) {
 		ctx := deadline(t, time.Minute)

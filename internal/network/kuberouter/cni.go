@@ -97,7 +97,8 @@ func (n Network) cniConfig() ([]byte, error) {
 	plugins := []object{
 		{
 			"type": "bridge", "bridge": Bridge, "isDefaultGateway": true, "hairpinMode": n.Hairpin, "mtu": n.MTU,
-			"ipam": object{"type": "host-local", "dataDir": n.IPAMDir, "ranges": ranges},
+			"forceAddress": true, // a node that was deleted and comes back has other pod CIDRs
+			"ipam":         object{"type": "host-local", "dataDir": n.IPAMDir, "ranges": ranges},
 		},
 		{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
 	}

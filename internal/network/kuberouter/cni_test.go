@@ -29,6 +29,7 @@ func TestCNIConfig(t *testing.T) {
 			MTU              int
 			HairpinMode      bool
 			IsDefaultGateway bool
+			ForceAddress     bool
 			IPAM             struct {
 				DataDir string
 				Ranges  [][]struct{ Subnet string }
@@ -44,7 +45,7 @@ func TestCNIConfig(t *testing.T) {
 		t.Fatalf("got %s", content)
 	}
 	bridge, portmap, last := config.Plugins[0], config.Plugins[1], config.Plugins[2]
-	if bridge.Type != "bridge" || bridge.Bridge != "kube-bridge" || bridge.MTU != 1400 || !bridge.HairpinMode || !bridge.IsDefaultGateway ||
+	if bridge.Type != "bridge" || bridge.Bridge != "kube-bridge" || bridge.MTU != 1400 || !bridge.HairpinMode || !bridge.IsDefaultGateway || !bridge.ForceAddress ||
 		len(bridge.IPAM.Ranges) != 2 || bridge.IPAM.Ranges[0][0].Subnet != "10.244.3.0/24" || bridge.IPAM.Ranges[1][0].Subnet != "fd00:0:0:3::/117" || bridge.IPAM.DataDir != "/run/k0s/cni" {
 		t.Errorf("got %+v", bridge)
 	}
