@@ -58,6 +58,10 @@ type Controller struct {
 	mu       sync.Mutex
 	applied  *Model          // nil before the first time
 	honoured map[string]bool // containers whose claims the applied model knows
+	// idle: no pod ran when this began. What the API server first tells of this node's pods is from before a
+	// reboot then: past are their addresses, which others have by now.
+	idle     bool
+	past     map[types.UID][]netip.Addr
 	waiting  map[chan struct{}]Claim
 	fetched  map[types.UID]*known // what was asked for because the API server had not told of it
 	snapshot Snapshot
@@ -88,6 +92,11 @@ func New(o Options) (*Controller, error) {
 		return nil, fmt.Errorf("the addresses of pods: %w", err)
 	}
 	c := &Controller{Options: o, kernel: NewKernel(o.Guard), claims: kept, changed: make(chan struct{}, 1), waiting: map[chan struct{}]Claim{}, fetched: map[types.UID]*known{}}
+	running, err := havePods(o.Guard.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	c.idle = !running
 	if err := c.kernel.Prepare(); err != nil {
 		return nil, fmt.Errorf("making the table of network policies: %w", err)
 	}
@@ -390,6 +399,12 @@ func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
 		}
 		list = append(list, k)
 	}
+	if c.idle && c.past == nil {
+		c.past = map[types.UID][]netip.Addr{}
+		for _, k := range list {
+			c.past[k.UID] = k.pod.Addresses
+		}
+	}
 	honoured := map[string]bool{}
 	var pods []*Pod
 	for _, k := range list {
@@ -401,6 +416,9 @@ func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
 				honoured[claim.Container] = true
 				delete(claims, id)
 			}
+		}
+		if !pod.Claimed && slices.Equal(pod.Addresses, c.past[k.UID]) {
+			pod.Addresses = nil
 		}
 		pods = append(pods, &pod)
 	}

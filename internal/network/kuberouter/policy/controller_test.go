@@ -355,10 +355,39 @@ func scale(pods, policies int) (objects []*corev1.Pod, list []*networkingv1.Netw
 	return objects, list
 }
 
+// What the API server tells of pods that no longer run, as after a reboot, are addresses that others get anew.
+func TestAddressesOfBeforeAReboot(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		bridged(t)
+		was, is := netip.MustParseAddr("10.244.0.2"), netip.MustParseAddr("10.244.0.3")
+		client := fake.NewClientset(apiPod("open", nil, was), apiPod("new", nil))
+		dir := t.TempDir()
+		c, _ := controlled(t, client, Options{Dir: dir})
+		known := func(a netip.Addr) bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.applied != nil && c.applied.Sets[podsSet(FamilyOf(a))].has(Element{Address: a})
+		}
+		if e := call(t, dir, request{"ADD", Claim{Container: "c-new", Namespace: "default", Name: "new", UID: "uid-new", Addresses: []netip.Addr{is}}}); e != "" {
+			t.Fatal(e)
+		}
+		if known(was) || !known(is) {
+			t.Errorf("known are: the address of before %t, that of the new pod %t", known(was), known(is))
+		}
+		if e := call(t, dir, request{"ADD", Claim{Container: "c-open", Namespace: "default", Name: "open", UID: "uid-open", Addresses: []netip.Addr{was}}}); e != "" {
+			t.Fatal(e)
+		}
+		if !known(was) {
+			t.Error("a pod that got its old address again is not known")
+		}
+	})
+}
+
 // A label change is in the kernel soon enough on a full node, and so is everything after a restart.
 func TestConvergence(t *testing.T) {
 	alone(t, func(t *testing.T) {
 		bridged(t)
+		newGuest(t, 11) // else the objects are of before a reboot
 		client := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 		objects, list := scale(300, 60)
 		for _, p := range objects {
