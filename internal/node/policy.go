@@ -63,7 +63,7 @@ func (n *networkPolicies) table() component.Component {
 			return err
 		},
 		Stop: func(context.Context) error {
-			if c := n.Network.policies.Load(); c != nil {
+			if c := n.Network.policies.Swap(nil); c != nil {
 				return c.Close()
 			}
 			return nil
