@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Options of a write. The zero value writes a file of root's that need not survive a power cut.
@@ -19,7 +20,7 @@ type Options struct {
 
 // Write puts content into path, with this mode whatever the umask is.
 func Write(path string, content []byte, mode fs.FileMode, o Options) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), temporary(filepath.Base(path))+"*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
@@ -37,3 +38,8 @@ func Write(path string, content []byte, mode fs.FileMode, o Options) error {
 	}
 	return os.Rename(tmp.Name(), path)
 }
+
+// IsTemporary tells whether name is what a Write to a file called base leaves when it is killed.
+func IsTemporary(name, base string) bool { return strings.HasPrefix(name, temporary(base)) }
+
+func temporary(base string) string { return "." + base + "-" }

@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
+	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/host"
 )
 
@@ -27,7 +27,7 @@ func CheckDataDir(l host.Layout) error {
 	if err != nil {
 		return err
 	}
-	foreign = slices.DeleteFunc(foreign, isTransient)
+	foreign = slices.DeleteFunc(foreign, func(name string) bool { return isTransient(l, name) })
 	if len(foreign) > 0 {
 		return fmt.Errorf("%s is in use by something else than k0s: it holds %q. "+
 			"Choose a --data-dir that is empty or does not exist: k0s reset deletes it with all that is in it", l.DataDir, foreign[0])
@@ -44,13 +44,13 @@ func CheckMayDelete(l host.Layout) error {
 	if marked || err != nil {
 		return err
 	}
-	file, err := firstFile(l.DataDir)
+	found, err := firstFile(l)
 	if err != nil {
 		return err
 	}
-	if file != "" {
+	if found != "" {
 		return fmt.Errorf("nothing shows that %s is k0s' data directory, and it is not empty: there is %s. Nothing was touched. "+
-			"Give the --data-dir that k0s ran with; if this is it all the same, `touch %s` says so", l.DataDir, file, l.Journal())
+			"Give the --data-dir that k0s ran with; if this is it all the same, `touch %s` says so", l.DataDir, found, l.Journal())
 	}
 	return nil
 }
@@ -83,19 +83,19 @@ func checkDepth(dir string) error {
 
 // isTransient tells whether name is that of a file which a k0s killed at its very first start leaves:
 // the lock, and an identity that was being written.
-func isTransient(name string) bool {
-	return name == lockName || strings.HasPrefix(name, ".identity-")
+func isTransient(l host.Layout, name string) bool {
+	return name == lockName || file.IsTemporary(name, filepath.Base(l.Identity()))
 }
 
-// firstFile finds a file in dir or its directories; "" when there is none but transient ones.
-func firstFile(dir string) (found string, err error) {
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+// firstFile finds a file in the data directory; "" when there is none but transient ones.
+func firstFile(l host.Layout) (found string, err error) {
+	err = filepath.WalkDir(l.DataDir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && d.Name() == host.LostFound:
 			return fs.SkipDir
-		case d.IsDir() || filepath.Dir(path) == dir && isTransient(d.Name()):
+		case d.IsDir() || filepath.Dir(path) == l.DataDir && isTransient(l, d.Name()):
 			return nil
 		}
 		found = path

@@ -20,7 +20,7 @@ func TestWhoseDataDir(t *testing.T) {
 		{"empty", []string{"./"}, true, true},
 		{"a fresh disk", []string{"lost+found/", "lost+found/secret"}, true, true},
 		{"disks for our parts", []string{"etcd/", "containerd/lost+found/"}, true, true},
-		{"left by a k0s that was killed", []string{"k0s.yaml.lock", ".identity-123"}, true, true},
+		{"left by a k0s that was killed", []string{"k0s.yaml.lock", ".identity.json-123"}, true, true},
 		{"things put there before the first start", []string{"pki/ca.crt", "manifests/a.yaml", "images/a.tar", "bin/x"}, true, false},
 		{"ours by identity", []string{"identity.json", "anything/else"}, true, true},
 		{"ours by journal", []string{"journal.jsonl", "etcd/member/wal"}, true, true},
