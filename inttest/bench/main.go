@@ -1,6 +1,7 @@
-// Bench measures a single node on a test host, and the network between two, and compares it with the budgets of the design.
+// Bench measures a single node on a test host, a worker alone, and the network between two nodes, and compares it with
+// the budgets of the design.
 //
-//	go run ./inttest/bench [-runs 3] [-idle 3m] [-count 60s] [-json FILE] [-zstd=false] [-only network]
+//	go run ./inttest/bench [-runs 3] [-idle 3m] [-count 60s] [-json FILE] [-zstd=false] [-only node|worker|network]
 //
 // It needs root, build/k0s (or K0S_BIN), for the last size `zstd`, and for the network `iperf3`.
 package main
@@ -38,7 +39,7 @@ func main() {
 	flag.DurationVar(&o.count, "count", time.Minute, "how long to count the processor time of the idle node")
 	flag.BoolVar(&o.zstd, "zstd", true, "also compress the executable, which takes a minute or two")
 	flag.StringVar(&o.json, "json", "", "write the report to this file as JSON too")
-	flag.StringVar(&o.only, "only", "", "measure nothing else: network")
+	flag.StringVar(&o.only, "only", "", "measure nothing else: node, worker or network")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,18 +51,23 @@ func main() {
 
 func run(ctx context.Context, o options) error {
 	report := newReport()
-	switch o.only {
-	case "":
-		if err := measureNode(ctx, o, report); err != nil {
+	parts := []struct {
+		name    string
+		measure func(context.Context, options, *Report) error
+	}{{"node", measureNode}, {"worker", measureWorker}, {"network", measureNetwork}}
+	known := o.only == ""
+	for _, part := range parts {
+		if o.only != "" && o.only != part.name {
+			continue
+		}
+		known = true
+		fmt.Fprintln(os.Stderr, part.name)
+		if err := part.measure(ctx, o, report); err != nil {
 			return err
 		}
-	case "network":
-	default:
-		return fmt.Errorf("-only %s: there is only network", o.only)
 	}
-	fmt.Fprintln(os.Stderr, "network")
-	if err := measureNetwork(ctx, o.runs, report); err != nil {
-		return err
+	if !known {
+		return fmt.Errorf("-only %s: there are node, worker and network", o.only)
 	}
 	if err := report.print(os.Stdout); err != nil {
 		return err
@@ -186,18 +192,27 @@ func measureIdle(ctx context.Context, o options, c *cluster.Cluster, r *Report) 
 		return err
 	}
 	r.add("disk used by the data directory", float64(disk)/(1<<20))
-	if err := r.commands(ctx, c); err != nil {
+	if err := r.commands(ctx, c.Host, "version", "status"); err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "leaving the node alone for %v\n", o.idle)
 	if err := wait(ctx, o.idle); err != nil {
 		return err
 	}
-	if err := r.memory(c.Host); err != nil {
+	processes, pss, private, err := memory(c.Host)
+	if err != nil {
 		return err
 	}
+	r.Processes = processes
+	r.add("idle: PSS", pss)
+	r.add("idle: private memory", private)
 	fmt.Fprintf(os.Stderr, "counting processor time for %v\n", o.count)
-	return r.idleCPU(ctx, c.Host, o.count)
+	cpu, err := idleCPU(ctx, c.Host, o.count, &r.Processes)
+	if err != nil {
+		return err
+	}
+	r.add("idle: CPU", cpu)
+	return nil
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -33,7 +33,7 @@ type place struct {
 }
 
 // measureNetwork compares what two hosts can send to each other with what pods on them can, taking turns.
-func measureNetwork(ctx context.Context, rounds int, r *Report) (err error) {
+func measureNetwork(ctx context.Context, o options, r *Report) (err error) {
 	network, err := testhost.Open(ctx)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func measureNetwork(ctx context.Context, rounds int, r *Report) (err error) {
 	if err := c.WaitSystemPods(ctx); err != nil {
 		return err
 	}
-	for range rounds {
+	for range o.runs {
 		if err := r.compare("throughput", hosts, pods, func(from, to place) (float64, error) { return stream(ctx, from, to) }); err != nil {
 			return err
 		}

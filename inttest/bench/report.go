@@ -45,6 +45,10 @@ var budgets = []struct {
 	{"SIGTERM to gone", "s", 2, 0},
 	{"k0s version", "s", 0.15, 0},
 	{"k0s status", "s", 0.15, 0},
+	{"k0s token create", "s", 0.15, 0},
+	{"worker alone, idle: PSS", "MiB", 150, 0},
+	{"worker alone, idle: private memory", "MiB", 0, 0},
+	{"worker alone, idle: CPU", "% of a core", 0, 0},
 	{"network: throughput, hosts", "Gbit/s", 0, 0},
 	{"network: throughput, pods", "Gbit/s", 0, 0},
 	{"network: throughput, pods to hosts", ratio, 0.95, 0},
@@ -64,7 +68,8 @@ type Report struct {
 	// meanwhile is in all the times.
 	Load      float64    `json:"load"`
 	Figures   []*Figure  `json:"figures"`
-	Processes []*Process `json:"processes"`
+	Processes []*Process `json:"processes"` // of the node
+	Worker    []*Process `json:"worker"`    // of the worker alone
 
 	named map[string]*Figure
 }
@@ -147,12 +152,12 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 // commands times short commands, without what it takes to enter the host.
-func (r *Report) commands(ctx context.Context, c *cluster.Cluster) error {
+func (r *Report) commands(ctx context.Context, h *testhost.Host, commands ...string) error {
 	timed := func(args ...string) (float64, error) {
 		var samples []float64
 		for range 9 {
 			begin := time.Now()
-			if _, err := c.Host.Output(ctx, args...); err != nil {
+			if _, err := h.Output(ctx, args...); err != nil {
 				return 0, err
 			}
 			samples = append(samples, time.Since(begin).Seconds())
@@ -163,8 +168,8 @@ func (r *Report) commands(ctx context.Context, c *cluster.Cluster) error {
 	if err != nil {
 		return err
 	}
-	for _, command := range []string{"version", "status"} {
-		took, err := timed(cluster.Program, command)
+	for _, command := range commands {
+		took, err := timed(append([]string{cluster.Program}, strings.Fields(command)...)...)
 		if err != nil {
 			return err
 		}
@@ -173,29 +178,26 @@ func (r *Report) commands(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
-// memory adds up what the host's processes use.
-func (r *Report) memory(h *testhost.Host) error {
+// memory adds up what the host's processes use, in MiB.
+func memory(h *testhost.Host) (by []*Process, pss, private float64, err error) {
 	list, err := h.Processes()
 	if err != nil {
-		return err
+		return nil, 0, 0, err
 	}
-	var pss, private float64
 	for _, p := range list {
 		u, err := memoryOf(p.Pid)
 		if err != nil {
 			continue // it has ended
 		}
-		by := r.process(p.Name())
-		by.Count++
-		by.PSS += u.pss
-		by.Private += u.private
+		named := process(&by, p.Name())
+		named.Count++
+		named.PSS += u.pss
+		named.Private += u.private
 		pss += u.pss
 		private += u.private
 	}
-	slices.SortFunc(r.Processes, func(a, b *Process) int { return cmp.Compare(b.PSS, a.PSS) })
-	r.add("idle: PSS", pss)
-	r.add("idle: private memory", private)
-	return nil
+	slices.SortFunc(by, func(a, b *Process) int { return cmp.Compare(b.PSS, a.PSS) })
+	return by, pss, private, nil
 }
 
 type usage struct{ pss, private float64 } // MiB
@@ -224,54 +226,55 @@ func memoryOf(pid int) (usage, error) {
 	return u, lines.Err()
 }
 
-// idleCPU counts the processor time that the host uses while nothing is asked of it.
-func (r *Report) idleCPU(ctx context.Context, h *testhost.Host, during time.Duration) error {
+// idleCPU counts the processor time that the host uses while nothing is asked of it, in percent of a core; and that of
+// each of its processes in list.
+func idleCPU(ctx context.Context, h *testhost.Host, during time.Duration, list *[]*Process) (float64, error) {
 	ticks := func() (map[int]testhost.ProcessInfo, error) {
-		list, err := h.Processes()
+		all, err := h.Processes()
 		byPid := map[int]testhost.ProcessInfo{}
-		for _, p := range list {
+		for _, p := range all {
 			byPid[p.Pid] = p
 		}
 		return byPid, err
 	}
 	before, err := ticks()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	begin := time.Now()
 	all, err := h.CPU()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := wait(ctx, during); err != nil {
-		return err
+		return 0, err
 	}
 	used, err := h.CPU()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	after, err := ticks()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	const perSecond = 100 // USER_HZ, the same on every Linux
 	for pid, p := range after {
 		if was := before[pid]; was.Started == p.Started {
-			r.process(p.Name()).CPU += float64(p.CPU-was.CPU) / perSecond
+			process(list, p.Name()).CPU += float64(p.CPU-was.CPU) / perSecond
 		}
 	}
-	r.add("idle: CPU", 100*(used-all).Seconds()/time.Since(begin).Seconds())
-	return nil
+	return 100 * (used - all).Seconds() / time.Since(begin).Seconds(), nil
 }
 
-func (r *Report) process(name string) *Process {
-	for _, p := range r.Processes {
+// process finds a process in list, and puts it there if it is missing.
+func process(list *[]*Process, name string) *Process {
+	for _, p := range *list {
 		if p.Name == name {
 			return p
 		}
 	}
 	p := &Process{Name: name}
-	r.Processes = append(r.Processes, p)
+	*list = append(*list, p)
 	return p
 }
 
@@ -301,12 +304,17 @@ func (r *Report) print(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, number(f.Value), f.Unit, budget, met, peer, strings.Join(samples, " "))
 	}
-	if len(r.Processes) == 0 {
-		return t.Flush()
-	}
-	fmt.Fprintf(t, "\nIDLE PROCESS\tCOUNT\tPSS MiB\tPRIVATE MiB\tCPU s\n")
-	for _, p := range r.Processes {
-		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.2f\n", p.Name, p.Count, p.PSS, p.Private, p.CPU)
+	for _, table := range []struct {
+		title string
+		list  []*Process
+	}{{"IDLE PROCESS", r.Processes}, {"WORKER'S PROCESS", r.Worker}} {
+		if len(table.list) == 0 {
+			continue
+		}
+		fmt.Fprintf(t, "\n%s\tCOUNT\tPSS MiB\tPRIVATE MiB\tCPU s\n", table.title)
+		for _, p := range table.list {
+			fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.2f\n", p.Name, p.Count, p.PSS, p.Private, p.CPU)
+		}
 	}
 	return t.Flush()
 }

@@ -179,7 +179,11 @@ func TestConvergence(t *testing.T) {
 			t.Fatal("what is denied goes on to pass")
 		}
 		through := passed(echoes)
-		t.Logf("with its rules taken away while it was down, what is denied is denied again %.2f s after the start of k0s", through[len(through)-1].Sub(w.Started).Seconds())
+		took := through[len(through)-1].Sub(w.Started)
+		t.Logf("with its rules taken away while it was down, what is denied is denied again %.2f s after the start of k0s", took.Seconds())
+		if took > 2*time.Second {
+			t.Error("that is more than 2 s")
+		}
 	})
 	t.Run("restart, allowed", func(t *testing.T) {
 		patch := `{"metadata":{"labels":{"group":"0"}}}`
@@ -187,25 +191,9 @@ func TestConvergence(t *testing.T) {
 			t.Fatal(err)
 		}
 		echoes := restart()
-		if !echoes[len(echoes)-1].Back {
-			t.Fatal("what is allowed does not pass")
-		}
-		// Between the table, which knows no pod, and its contents.
-		var first, last time.Time
-		for _, e := range echoes {
-			if !e.Back {
-				last = e.Sent
-				if first.IsZero() {
-					first = e.Sent
-				}
-			}
-		}
-		if first.IsZero() {
-			t.Fatal("all has passed: this measures nothing")
-		}
-		t.Logf("the table was there %.2f s after the start of k0s, and full %.2f s later", first.Sub(w.Started).Seconds(), last.Sub(first).Seconds())
-		if last.Sub(first) > 2*time.Second {
-			t.Error("that is more than 2 s")
+		// The table comes with its contents: one that knows no pod would cut off those that run.
+		if lost := len(echoes) - len(passed(echoes)); lost > 0 {
+			t.Errorf("%d of %d datagrams that are allowed were lost", lost, len(echoes))
 		}
 	})
 }
