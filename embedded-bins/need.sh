@@ -43,9 +43,10 @@ if [ ! -e $policy ]; then
 	printf '#!/bin/sh\nexit 101\n' | $sudo install -m 755 /dev/stdin $policy
 	trap '$sudo rm $policy' EXIT
 fi
-install() { $sudo apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null; }
+apt=(apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5)
+install() { $sudo "${apt[@]}" --no-install-recommends install "${missing[@]}" >/dev/null; }
 # The lists of packages may be missing or too old to be of use.
-install 2>/dev/null || { $sudo apt-get -qq update && install; } || {
+install 2>/dev/null || { $sudo "${apt[@]}" update && install; } || {
 	echo "apt-get could not install ${missing[*]}: see above. Install them by hand and run make again." >&2
 	exit 1
 }

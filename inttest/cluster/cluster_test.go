@@ -83,7 +83,7 @@ func TestMembers(t *testing.T) {
 	if err := c.WaitNodes(ctx, second); err != nil {
 		t.Fatal(err)
 	}
-	short, cancel := context.WithTimeout(ctx, time.Second)
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := c.WaitNodes(short, second, &c.Node); err == nil || !strings.Contains(err.Error(), "there is no node first") {
 		t.Errorf("the second cluster has the node of the first: %v", err)

@@ -26,7 +26,7 @@ const (
 )
 
 // Run starts k0s on a host for a test and waits until its API, its node and its system pods
-// are ready, for at most two minutes. It says how long each took.
+// are ready, and all of its components are, for at most two minutes each. It says how long each took.
 func (c *Cluster) Run(t testing.TB) Timings {
 	t.Helper()
 	if err := c.Start(); err != nil {
@@ -38,6 +38,12 @@ func (c *Cluster) Run(t testing.TB) Timings {
 	}
 	t.Logf("API ready after %.1f s, node Ready after %.1f s, system pods Ready after %.1f s",
 		timings.API.Seconds(), timings.Node.Seconds(), timings.SystemPods.Seconds())
+	// After a restart node and pods pass for ready by what the kubelet said before.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
 	return timings
 }
 
@@ -207,9 +213,15 @@ func (n *Node) ChildProcesses() (map[string][]testhost.ProcessInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	byPid := map[int]testhost.ProcessInfo{}
+	for _, p := range all {
+		byPid[p.Pid] = p
+	}
 	children := map[string][]testhost.ProcessInfo{}
 	for _, p := range all {
-		if p.State != "Z" && slices.Contains(Children(), p.Name()) {
+		// One that has been forked and is about to execute something else has its parent's arguments.
+		forked := slices.Equal(byPid[p.Parent].Args, p.Args)
+		if p.State != "Z" && !forked && slices.Contains(Children(), p.Name()) {
 			children[p.Name()] = append(children[p.Name()], p)
 		}
 	}
@@ -230,10 +242,15 @@ func Snapshot(t testing.TB, h *testhost.Host) testhost.Snapshot {
 	return s
 }
 
-// MustBeAsBefore fails the test for all that a host has more, or less, than it had before.
+// MustBeAsBefore fails the test for all that a host has more, or less, than it had before. The kernel has ten seconds
+// to take away the interfaces and processes of the last pods.
 func MustBeAsBefore(t testing.TB, h *testhost.Host, before testhost.Snapshot) {
 	t.Helper()
 	after := Snapshot(t, h)
+	for begin := time.Now(); len(before.Added(after)) > 0 && time.Since(begin) < 10*time.Second; {
+		time.Sleep(100 * time.Millisecond)
+		after = Snapshot(t, h)
+	}
 	for _, thing := range before.Added(after) {
 		t.Errorf("left behind: %s", thing)
 	}

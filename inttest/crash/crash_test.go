@@ -22,7 +22,7 @@ var moments = []time.Duration{
 }
 
 // stopLimit is what stopping k0s may take, however far it has come and whatever else runs here.
-const stopLimit = 5 * time.Second
+const stopLimit = 15 * time.Second
 
 func TestStoppedWhileStarting(t *testing.T) {
 	host := newHost(t)

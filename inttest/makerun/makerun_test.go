@@ -41,7 +41,7 @@ func TestMakeRun(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	says(t, ctx, run, "ready", "kubectl", "Ctrl-C")
 

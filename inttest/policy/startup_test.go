@@ -96,7 +96,7 @@ func TestReboot(t *testing.T) {
 	first := b.awaitBurst(t, "shut", size, time.Time{})
 	addr := netip.MustParseAddr(first["new-0"].Status.PodIP).AsSlice()
 	var addresses []netip.Addr // which begin anew
-	for last := range byte(size + 8) {
+	for last := range byte(size + 24) {
 		addresses = append(addresses, netip.AddrFrom4([4]byte{addr[0], addr[1], addr[2], last + 2}))
 	}
 	if err := w.Host.Reboot(t.Context()); err != nil {

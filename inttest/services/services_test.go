@@ -216,7 +216,9 @@ func (s *scenario) nodePort(family int) {
 // affinity: all requests of a client go to the pod that the first one went to.
 func (s *scenario) affinity(family int) {
 	url := s.clusterURL("sticky", family)
-	ask := s.host(s.w1.Host)
+	ask := func(ctx context.Context, url string) (string, error) { // each must answer: no time limit but the tester's
+		return s.w1.Host.Output(ctx, cluster.Tester, "get", url)
+	}
 	s.answers("a service with affinity", ask, url)
 	var first string
 	for i := range 12 {

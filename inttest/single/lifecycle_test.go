@@ -10,14 +10,15 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/testhost"
 )
 
-// stopLimit is what stopping k0s may take.
-const stopLimit = 5 * time.Second
+// stopLimit is what stopping k0s may take on a machine that is busy; the bench has the budget.
+const stopLimit = 15 * time.Second
 
 // containers says of every long-running container which one it is: it changes when, and
 // only when, something restarts or replaces a pod.
@@ -114,6 +115,9 @@ func works(t *testing.T, c *cluster.Cluster, after string) {
 	}
 	within(t, c, time.Minute, "a new pod to be accepted", func(ctx context.Context) error {
 		_, err := c.Client.CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) { // by a request whose answer was lost
+			return nil
+		}
 		return err
 	})
 	c.Pod(t, name, cluster.Succeeded)

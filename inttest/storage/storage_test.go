@@ -68,7 +68,7 @@ func stop(t *testing.T, c *cluster.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took > 5*time.Second {
+	if took > 15*time.Second {
 		t.Errorf("stopping took %.1f s", took.Seconds())
 	}
 	t.Logf("k0s stopped in %.1f s", took.Seconds())

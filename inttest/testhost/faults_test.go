@@ -15,11 +15,15 @@ import (
 )
 
 // reach says how an attempt to connect from one host to another ends: nothing listens, so the answer
-// "refused" has come all the way back.
-func reach(t *testing.T, from, to *Host, port int) string {
+// "refused" has come all the way back. That is waited for, if it is what is to come.
+func reach(t *testing.T, from, to *Host, port int, want string) string {
 	t.Helper()
-	out := from.Run(t, "timeout", "1", "bash", "-c", fmt.Sprintf(
-		`timeout 0.5 bash -c '</dev/tcp/%s/%d' 2>&1 | grep -qi refused && echo refused || echo silence`, to.IP, port))
+	patience := 0.5
+	if want == "refused" {
+		patience = 10
+	}
+	out := from.Run(t, "timeout", "30", "bash", "-c", fmt.Sprintf(
+		`timeout %v bash -c '</dev/tcp/%s/%d' 2>&1 | grep -qi refused && echo refused || echo silence`, patience, to.IP, port))
 	return strings.TrimSpace(out)
 }
 
@@ -29,11 +33,11 @@ func TestCutLink(t *testing.T) {
 	expect := func(when string, want string) {
 		t.Helper()
 		for _, pair := range [][2]*Host{{a, b}, {b, a}} {
-			if got := reach(t, pair[0], pair[1], 9); got != want {
+			if got := reach(t, pair[0], pair[1], 9, want); got != want {
 				t.Errorf("%s: %s to %s: %s", when, pair[0].Name, pair[1].Name, got)
 			}
 		}
-		if got := reach(t, b, c, 9); got != "refused" {
+		if got := reach(t, b, c, 9, "refused"); got != "refused" {
 			t.Errorf("%s: b to c: %s", when, got)
 		}
 	}
@@ -43,9 +47,6 @@ func TestCutLink(t *testing.T) {
 	must(t, a.Reboot(t.Context()))
 	expect("cut and rebooted", "silence")
 	must(t, a.JoinLink(t.Context()))
-	// The kernel asks again for a neighbour that has not answered only after a second.
-	for begin := time.Now(); reach(t, a, b, 9) != "refused" && time.Since(begin) < 3*time.Second; {
-	}
 	expect("joined", "refused")
 }
 
@@ -80,18 +81,18 @@ func TestSlowLink(t *testing.T) {
 		return out, in
 	}
 	out, in := measure()
-	must(t, a.SlowLink(t.Context(), 8000)) // a megabyte takes a second
+	must(t, a.SlowLink(t.Context(), 2000)) // a megabyte takes four seconds
 	slowOut, slowIn := measure()
 	must(t, a.SlowLink(t.Context(), 0))
 	againOut, againIn := measure()
 	t.Logf("a megabyte takes %v out, %v in; through a slow link %v, %v; then %v, %v", out, in, slowOut, slowIn, againOut, againIn)
 	for _, d := range []time.Duration{slowOut, slowIn} {
-		if d < 800*time.Millisecond || d > 4*time.Second {
-			t.Errorf("a megabyte through 8 Mbit/s took %v", d)
+		if d < 3*time.Second || d > 20*time.Second {
+			t.Errorf("a megabyte through 2 Mbit/s took %v", d)
 		}
 	}
 	for _, d := range []time.Duration{out, in, againOut, againIn} {
-		if d > 500*time.Millisecond {
+		if d > 2*time.Second {
 			t.Errorf("at full speed a megabyte took %v", d)
 		}
 	}
@@ -132,7 +133,7 @@ func TestDrop(t *testing.T) {
 					want = "silence"
 				}
 			}
-			if got := reach(t, try.from, try.to, try.port); got != want {
+			if got := reach(t, try.from, try.to, try.port, want); got != want {
 				t.Errorf("%s: %s to %s:%d: %s, not %s", test.name, try.from.Name, try.to.Name, try.port, got, want)
 			}
 		}
@@ -140,14 +141,14 @@ func TestDrop(t *testing.T) {
 		if left := before.Added(snapshot(t, a)); len(left) > 0 {
 			t.Errorf("%s: left behind: %v", test.name, left)
 		}
-		if got := reach(t, a, b, 9) + " " + reach(t, b, a, 9); got != "refused refused" {
+		if got := reach(t, a, b, 9, "refused") + " " + reach(t, b, a, 9, "refused"); got != "refused refused" {
 			t.Errorf("%s: mended, but %s", test.name, got)
 		}
 	}
 	d, err := a.DropIncoming(Traffic{})
 	must(t, err)
 	must(t, a.Reboot(t.Context()))
-	if got := reach(t, b, a, 9); got != "refused" {
+	if got := reach(t, b, a, 9, "refused"); got != "refused" {
 		t.Errorf("after a reboot: %s", got)
 	}
 	must(t, d.Mend())
@@ -169,7 +170,7 @@ func TestChangeAddress(t *testing.T) {
 	}
 	expect := func(when string) {
 		t.Helper()
-		got := []string{reach(t, b, a, 9), reach(t, a, b, 9), reach(t, b, old, 9), a.Run(t, "ip", "route", "show", "default")}
+		got := []string{reach(t, b, a, 9, "refused"), reach(t, a, b, 9, "refused"), reach(t, b, old, 9, "silence"), a.Run(t, "ip", "route", "show", "default")}
 		want := []string{"refused", "refused", "silence", "default via " + n.Gateway + " dev eth0 \n"}
 		if strings.Join(got, ", ") != strings.Join(want, ", ") {
 			t.Errorf("%s: %q", when, got)
@@ -246,7 +247,7 @@ func TestFreeze(t *testing.T) {
 	if ticks() != 0 {
 		t.Error("a frozen host's clock goes on")
 	}
-	if got := reach(t, b, a, 9); got != "refused" {
+	if got := reach(t, b, a, 9, "refused"); got != "refused" {
 		t.Errorf("the kernel of a frozen host: %s", got)
 	}
 	command := make(chan error, 1)
@@ -313,7 +314,7 @@ func TestRouter(t *testing.T) {
 	expect := func(when, want string) {
 		t.Helper()
 		for _, way := range [][2]*Host{{a, b}, {b, a}} {
-			if got := reach(t, way[0], way[1], 9); got != want {
+			if got := reach(t, way[0], way[1], 9, want); got != want {
 				t.Errorf("%s, from %s to %s: %s", when, way[0].Name, way[1].Name, got)
 			}
 		}
@@ -327,12 +328,12 @@ func TestRouter(t *testing.T) {
 	pod := &Host{IP: "10.244.1.1"}
 	b.Run(t, "ip", "addr", "add", pod.IP+"/32", "dev", "lo")
 	a.Run(t, "ip", "route", "replace", pod.IP, "via", strings.Fields(a.Run(t, "ip", "route", "show", other.Prefix()))[2])
-	if got := reach(t, a, pod, 9); got == "refused" {
+	if got := reach(t, a, pod, 9, "silence"); got == "refused" {
 		t.Errorf("the router knows the way to pods")
 	}
 	a.Run(t, "ip", "addr", "add", "10.244.2.1/32", "dev", "lo")
 	a.Run(t, "ip", "route", "replace", b.IP, "via", strings.Fields(a.Run(t, "ip", "route", "show", other.Prefix()))[2], "src", "10.244.2.1")
-	if got := reach(t, a, b, 9); got != "silence" {
+	if got := reach(t, a, b, 9, "silence"); got != "silence" {
 		t.Errorf("the router lets packets of pods pass: %s", got)
 	}
 }

@@ -111,10 +111,10 @@ func TestOwnUsers(t *testing.T) {
 	c.Must(t, "kubectl", "--data-dir", data, "apply", "-f", podFile)
 	c.Pod(t, "alone", cluster.Ready)
 	ask := func(ctx context.Context) error {
-		_, err := c.K0s(ctx, "kubectl", "--data-dir", data, "exec", "alone", "--", "timeout", "1", "tester", "get", "http://mirror/")
+		_, err := c.K0s(ctx, "kubectl", "--data-dir", data, "exec", "alone", "--", "timeout", "15", "tester", "get", "http://mirror/")
 		return err
 	}
-	if err := c.Eventually(t.Context(), 10*time.Second, "the pod to reach itself", ask); err != nil {
+	if err := c.Eventually(t.Context(), cluster.Patience, "the pod to reach itself", ask); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
