@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -79,7 +80,7 @@ func leave() *cobra.Command {
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withMembers(cmd.Context(), &flags, func(ctx context.Context, m *etcdmembers.Members, layout host.Layout) error {
-				return remove(ctx, cmd, m, layout, peer)
+				return remove(ctx, cmd, m, layout, peer, flags.Logger(cmd.ErrOrStderr(), false))
 			})
 		},
 	}
@@ -88,7 +89,7 @@ func leave() *cobra.Command {
 	return cmd
 }
 
-func remove(ctx context.Context, cmd *cobra.Command, m *etcdmembers.Members, layout host.Layout, peer string) error {
+func remove(ctx context.Context, cmd *cobra.Command, m *etcdmembers.Members, layout host.Layout, peer string, log *slog.Logger) error {
 	dataDir := layout.DataDir
 	self, err := identity.Read(dataDir)
 	if err != nil {
@@ -120,9 +121,9 @@ func remove(ctx context.Context, cmd *cobra.Command, m *etcdmembers.Members, lay
 		return errors.New("this is the only member of etcd: without it there is no cluster; `k0s reset` gives it up")
 	}
 	if is(all[i]) {
-		err = controlplane.LeaveEtcd(ctx, layout, m, self, all, all[i].ID)
+		err = controlplane.LeaveEtcd(ctx, layout, m, self, all, all[i].ID, log)
 	} else {
-		err = m.Remove(ctx, all[i].ID)
+		err = m.Remove(ctx, all[i].ID, log)
 	}
 	if err != nil {
 		return err

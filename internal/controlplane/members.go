@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ func memberObjects(o Options) component.Component {
 		return memberobjects.Run(ctx, memberobjects.Options{
 			Config: config, Members: members, Name: o.Identity.MemberName, Log: log,
 			Leave: func(ctx context.Context, all []etcdmembers.Member, id uint64) error {
-				if err := LeaveEtcd(ctx, o.Layout, members, o.Identity, all, id); err != nil {
+				if err := LeaveEtcd(ctx, o.Layout, members, o.Identity, all, id, log); err != nil {
 					return err
 				}
 				o.Left()
@@ -111,15 +112,15 @@ func resume(self *identity.Identity, ask func() (etcdmembers.Standing, error)) e
 // leaver is what LeaveEtcd needs of etcd's members.
 type leaver interface {
 	CanLeave(ctx context.Context, all []etcdmembers.Member, id uint64) error
-	Remove(ctx context.Context, id uint64) error
+	Remove(ctx context.Context, id uint64, log *slog.Logger) error
 }
 
 // LeaveEtcd takes this controller's member out of etcd for good.
-func LeaveEtcd(ctx context.Context, l host.Layout, m *etcdmembers.Members, self *identity.Identity, all []etcdmembers.Member, id uint64) error {
-	return leaveEtcd(ctx, m, self, all, id, func(ctx context.Context) bool { return hasGone(ctx, EtcdMembers(l), all, id) })
+func LeaveEtcd(ctx context.Context, l host.Layout, m *etcdmembers.Members, self *identity.Identity, all []etcdmembers.Member, id uint64, log *slog.Logger) error {
+	return leaveEtcd(ctx, m, self, all, id, log, func(ctx context.Context) bool { return hasGone(ctx, EtcdMembers(l), all, id) })
 }
 
-func leaveEtcd(ctx context.Context, m leaver, self *identity.Identity, all []etcdmembers.Member, id uint64, hasGone func(context.Context) bool) error {
+func leaveEtcd(ctx context.Context, m leaver, self *identity.Identity, all []etcdmembers.Member, id uint64, log *slog.Logger, hasGone func(context.Context) bool) error {
 	if err := m.CanLeave(ctx, all, id); err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func leaveEtcd(ctx context.Context, m leaver, self *identity.Identity, all []etc
 	if err := self.SetLeft(); err != nil {
 		return err
 	}
-	err := m.Remove(ctx, id)
+	err := m.Remove(ctx, id, log)
 	if err != nil {
 		// Remove may have used up all the time there was.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

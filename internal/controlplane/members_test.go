@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -75,7 +76,7 @@ type fakeLeaver struct {
 
 func (f fakeLeaver) CanLeave(context.Context, []etcdmembers.Member, uint64) error { return f.refuse }
 
-func (f fakeLeaver) Remove(context.Context, uint64) error {
+func (f fakeLeaver) Remove(context.Context, uint64, *slog.Logger) error {
 	f.removed()
 	return f.err
 }
@@ -106,7 +107,7 @@ func TestLeaveEtcd(t *testing.T) {
 				t.Errorf("%s: removed before it was noted: %+v, %v", tc.name, now, err)
 			}
 		}
-		err := leaveEtcd(ctx, tc.leaver, id, nil, 1, func(ctx context.Context) bool { return tc.gone && ctx.Err() == nil })
+		err := leaveEtcd(ctx, tc.leaver, id, nil, 1, slog.New(slog.DiscardHandler), func(ctx context.Context) bool { return tc.gone && ctx.Err() == nil })
 		now, readErr := identity.Read(dir)
 		if readErr != nil || now.State != tc.state || !errors.Is(err, tc.want) || removes != tc.removes {
 			t.Errorf("%s: got %v, %+v, %v", tc.name, err, now, readErr)

@@ -14,9 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -42,8 +40,10 @@ type Access struct {
 type Members struct {
 	cluster clientv3.Cluster
 	records records
-	// leads tells whether the member on this host is the one that leads.
-	leads func(context.Context) (bool, error)
+	// leader is who leads, as self, the member on this host, knows; 0 is nobody.
+	leader func(context.Context) (self, leader uint64, err error)
+	// move has self, who leads, hand over to another member, and waits until that leads.
+	move func(ctx context.Context, to uint64) error
 	// alive tells whether a member of this cluster answers its peers there.
 	alive func(ctx context.Context, peerURL string, clusterID uint64) error
 	close func() error
@@ -69,12 +69,16 @@ func Open(a Access) (*Members, error) {
 	return &Members{
 		cluster: client.Cluster,
 		records: keys{client},
-		leads: func(ctx context.Context) (bool, error) {
+		leader: func(ctx context.Context) (self, leader uint64, err error) {
 			s, err := client.Status(ctx, a.Endpoints[0])
 			if err != nil {
-				return false, err
+				return 0, 0, fmt.Errorf("asking etcd who leads: %w", err)
 			}
-			return s.Leader != 0 && s.Leader == s.Header.MemberId, nil
+			return s.Header.MemberId, s.Leader, nil
+		},
+		move: func(ctx context.Context, to uint64) error {
+			_, err := client.MoveLeader(ctx, to)
+			return err
 		},
 		alive: func(ctx context.Context, peerURL string, clusterID uint64) error {
 			_, err := askPeer(ctx, peers, peerURL, clusterID)
@@ -123,7 +127,10 @@ func Pairs(all []Member) []string {
 }
 
 // Leads tells whether the member on this host is the one that leads.
-func (m *Members) Leads(ctx context.Context) (bool, error) { return m.leads(ctx) }
+func (m *Members) Leads(ctx context.Context) (bool, error) {
+	self, leader, err := m.leader(ctx)
+	return err == nil && leader != 0 && leader == self, err
+}
 
 // Alive tells whether a member answers its peers.
 func (m *Members) Alive(ctx context.Context, member Member) bool {
@@ -159,29 +166,6 @@ func (m *Members) CanLeave(ctx context.Context, all []Member, id uint64) error {
 	}
 	return nil
 }
-
-// Remove takes a member out of the cluster for good. One that is no member is none. etcd refuses until all
-// members have been connected for five seconds, which is waited for until ctx ends.
-func (m *Members) Remove(ctx context.Context, id uint64) error {
-	for {
-		err := m.remove(ctx, id)
-		if err == nil {
-			return nil
-		}
-		err = fmt.Errorf("removing member %x from etcd: %w", id, err)
-		if !errors.Is(err, rpctypes.ErrUnhealthy) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: are all its members running?", err)
-		case <-time.After(settleInterval):
-		}
-	}
-}
-
-// settleInterval is how long to wait for etcd to be settled before asking again.
-const settleInterval = 500 * time.Millisecond
 
 // PeerAddress is the host of a peer URL.
 func PeerAddress(peerURL string) string {

@@ -34,7 +34,9 @@ type fakeEtcd struct {
 	fail     error           // of the next change of members
 	notReady map[uint64]bool // learners that have not caught up
 	dead     map[string]bool // peer URLs that do not answer
-	leading  bool
+	leader   uint64          // self is 1
+	stuck    map[uint64]bool // cannot become the leader
+	ignores  bool            // the next change of members
 	recs     map[uint64]record
 	changed  chan struct{}
 	calls    []string
@@ -43,7 +45,7 @@ type fakeEtcd struct {
 
 func newFake(members ...*etcdserverpb.Member) *fakeEtcd {
 	return &fakeEtcd{
-		members: members, nextID: 0x100, notReady: map[uint64]bool{}, dead: map[string]bool{}, leading: true,
+		members: members, nextID: 0x100, notReady: map[uint64]bool{}, dead: map[string]bool{}, leader: 1, stuck: map[uint64]bool{},
 		recs: map[uint64]record{}, changed: make(chan struct{}, 1),
 	}
 }
@@ -51,7 +53,12 @@ func newFake(members ...*etcdserverpb.Member) *fakeEtcd {
 func (f *fakeEtcd) open() *Members {
 	return &Members{
 		cluster: f, records: f,
-		leads: func(context.Context) (bool, error) { f.mu.Lock(); defer f.mu.Unlock(); return f.leading, nil },
+		leader: func(context.Context) (uint64, uint64, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return 1, f.leader, nil
+		},
+		move: f.move,
 		alive: func(_ context.Context, peerURL string, _ uint64) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -111,11 +118,28 @@ func (f *fakeEtcd) MemberAddAsLearner(_ context.Context, urls []string) (*client
 	return &clientv3.MemberAddResponse{Header: f.header(), Member: member(f.nextID, "", urls[0], true), Members: f.copies()}, nil
 }
 
-func (f *fakeEtcd) MemberRemove(_ context.Context, id uint64) (*clientv3.MemberRemoveResponse, error) {
+func (f *fakeEtcd) move(ctx context.Context, to uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf("move %x", to))
+	if f.stuck[to] {
+		<-ctx.Done()
+		return rpctypes.ErrTimeout
+	}
+	f.leader = to
+	return nil
+}
+
+func (f *fakeEtcd) MemberRemove(ctx context.Context, id uint64) (*clientv3.MemberRemoveResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.change("remove %x", id); err != nil {
 		return nil, err
+	}
+	if f.ignores {
+		f.ignores = false
+		<-ctx.Done()
+		return nil, rpctypes.ErrTimeout
 	}
 	before := len(f.members)
 	f.members = slices.DeleteFunc(f.members, func(m *etcdserverpb.Member) bool { return m.ID == id })
@@ -348,9 +372,9 @@ func TestPromote(t *testing.T) {
 		{name: "comes back in time", learner: member(2, "c1", url1, true), set: func(f *fakeEtcd) { f.dead[url1] = true },
 			later: func(f *fakeEtcd) { f.mu.Lock(); f.dead[url1] = false; f.mu.Unlock() }, calls: "promote 2"},
 		{name: "still gets its data", learner: withoutClients(member(2, "c1", url1, true)), calls: ""},
-		{name: "not our turn", learner: member(2, "", url1, true), set: func(f *fakeEtcd) { f.leading = false }, calls: ""},
-		{name: "leads since a moment", learner: member(2, "", url1, true), set: func(f *fakeEtcd) { f.leading = false },
-			later: func(f *fakeEtcd) { f.mu.Lock(); f.leading = true; f.mu.Unlock() }, calls: ""},
+		{name: "not our turn", learner: member(2, "", url1, true), set: func(f *fakeEtcd) { f.leader = 2 }, calls: ""},
+		{name: "leads since a moment", learner: member(2, "", url1, true), set: func(f *fakeEtcd) { f.leader = 2 },
+			later: func(f *fakeEtcd) { f.mu.Lock(); f.leader = 1; f.mu.Unlock() }, calls: ""},
 		{name: "a voter", learner: member(2, "c1", url1, false), set: func(f *fakeEtcd) { f.dead[url1] = true }, calls: ""},
 		{name: "a voter that never started", learner: member(2, "", url1, false), set: func(f *fakeEtcd) { f.dead[url1] = true }, calls: ""},
 	} {
@@ -531,6 +555,77 @@ func TestCanLeave(t *testing.T) {
 			t.Errorf("%s: got %v", tc.name, err)
 		}
 	}
+}
+
+func TestRemove(t *testing.T) {
+	voters := func() []*etcdserverpb.Member {
+		return []*etcdserverpb.Member{member(1, "c0", url0, false), member(2, "c1", url1, false), member(3, "c2", url2, false)}
+	}
+	for _, tc := range []struct {
+		name  string
+		set   func(*fakeEtcd)
+		id    uint64
+		calls string
+		log   string
+	}{
+		{name: "follows", set: func(f *fakeEtcd) { f.leader = 3 }, id: 1, calls: "remove 1"},
+		{name: "another that follows", id: 2, calls: "remove 2"},
+		{name: "no member", id: 7, calls: "remove 7"},
+		{name: "nobody leads", set: func(f *fakeEtcd) { f.leader = 0 }, id: 1, calls: "remove 1"},
+		{name: "leads", id: 1, calls: "move 2, remove 1", log: "node=c1"},
+		{name: "leads a learner, one that never started, one that is down, and one that votes", set: func(f *fakeEtcd) {
+			f.members[1].IsLearner = true
+			f.members = append(f.members, member(4, "", "https://192.0.2.14:2380", false), member(5, "c4", "https://192.0.2.15:2380", false))
+			f.dead[url2] = true
+		}, id: 1, calls: "move 5, remove 1", log: "node=c4"},
+		{name: "the next one takes over", set: func(f *fakeEtcd) { f.stuck[2] = true }, id: 1, calls: "move 2, move 3, remove 1", log: "node=c2"},
+		{name: "nobody takes over", set: func(f *fakeEtcd) { f.stuck[2], f.stuck[3] = true, true }, id: 1, calls: "move 2, move 3, remove 1", log: "writes may fail"},
+		{name: "nobody else answers", set: func(f *fakeEtcd) { f.dead[url1], f.dead[url2] = true, true }, id: 1, calls: "remove 1", log: "no other member with a vote answers"},
+		{name: "another that leads", set: func(f *fakeEtcd) { f.leader = 2 }, id: 2, calls: "remove 2", log: "`k0s etcd leave` there does"},
+		{name: "etcd is not settled", set: func(f *fakeEtcd) { f.fail = rpctypes.ErrUnhealthy }, id: 1, calls: "move 2, remove 1, remove 1", log: "node=c1"},
+		{name: "the new leader ignores it", set: func(f *fakeEtcd) { f.ignores = true }, id: 1, calls: "move 2, remove 1, remove 1", log: "node=c1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(voters()...)
+				if tc.set != nil {
+					tc.set(f)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				var log strings.Builder
+				if err := f.open().Remove(ctx, tc.id, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+					t.Error(err)
+				}
+				if calls := strings.Join(f.calls, ", "); calls != tc.calls {
+					t.Errorf("called %s", calls)
+				}
+				if !strings.Contains(log.String(), tc.log) || tc.log == "" && log.Len() > 0 {
+					t.Errorf("logged %s", log.String())
+				}
+			})
+		})
+	}
+}
+
+// Whatever keeps etcd from removing a member, it is told.
+func TestCannotRemove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, fail := range []error{rpctypes.ErrMemberNotEnoughStarted, rpctypes.ErrNoLeader} {
+			f := newFake(member(1, "c0", url0, false), member(2, "c1", url1, false))
+			f.fail = fail
+			if err := f.open().Remove(t.Context(), 2, discard()); !errors.Is(err, fail) {
+				t.Errorf("got %v", err)
+			}
+		}
+		f := newFake(member(1, "c0", url0, false), member(2, "c1", url1, false))
+		f.ignores = true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := f.open().Remove(ctx, 2, discard()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

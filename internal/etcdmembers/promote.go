@@ -87,7 +87,7 @@ func (p *promoter) tend(ctx context.Context) (time.Duration, error) {
 	if len(learners) > 0 {
 		wait = min(max(youngest/10, minTick), maxTick)
 	}
-	leads, err := p.leads(ctx)
+	leads, err := p.Leads(ctx)
 	if err != nil || !leads {
 		clear(p.present) // whoever leads next counts for itself
 		return wait, err

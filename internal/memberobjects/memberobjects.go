@@ -54,7 +54,7 @@ type Members interface {
 	List(ctx context.Context) ([]etcdmembers.Member, error)
 	Leads(ctx context.Context) (bool, error)
 	Alive(ctx context.Context, member etcdmembers.Member) bool
-	Remove(ctx context.Context, id uint64) error
+	Remove(ctx context.Context, id uint64, log *slog.Logger) error
 	Changes(ctx context.Context) <-chan struct{}
 }
 
@@ -215,7 +215,7 @@ func (k *keeper) removeLost(ctx context.Context, m etcdmembers.Member) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	if err := k.Members.Remove(limited, m.ID); err != nil {
+	if err := k.Members.Remove(limited, m.ID, k.Log); err != nil {
 		return err
 	}
 	k.Log.Warn("Removed a member of etcd that was to leave and does not answer", "node", m.Name, "member", memberID(m))

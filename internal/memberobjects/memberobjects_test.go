@@ -32,7 +32,7 @@ func (f *fakeMembers) Leads(context.Context) (bool, error) { return true, nil }
 
 func (f *fakeMembers) Alive(_ context.Context, m etcdmembers.Member) bool { return m.ID != f.dead }
 
-func (f *fakeMembers) Remove(_ context.Context, id uint64) error {
+func (f *fakeMembers) Remove(_ context.Context, id uint64, _ *slog.Logger) error {
 	f.removed = append(f.removed, id)
 	return nil
 }

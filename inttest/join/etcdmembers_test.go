@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"k0s.io/k0s/inttest/cluster"
 	"k0s.io/k0s/inttest/testhost"
 )
@@ -38,15 +40,32 @@ func TestEtcdMembers(t *testing.T) {
 		c.Must(t, "kubectl", "delete", "etcdmember", "c2")
 		shown(t, &c.Node, "c1 True Voter", "c2 True Voter", "c3 True Voter")
 	})
-	t.Run("Leaves", func(t *testing.T) {
-		leave(t, &c.Node, "c3")
+	t.Run("LeaderStops", func(t *testing.T) {
+		ctx := deadline(t, time.Minute)
+		lead(t, c3, &c.Node, c2)
+		stop := writing(t, c, &c.Node, c2)
+		_, err := c3.Stop(ctx)
+		must(t, err)
+		c3.Token = ""
+		must(t, c3.Start())
+		must(t, c.WaitControllers(ctx, c3))
+		stop()
+	})
+	t.Run("LeaderLeaves", func(t *testing.T) {
+		lead(t, c3, &c.Node, c2)
+		stop := writing(t, c, &c.Node, c2)
+		leave(t, c, &c.Node, "c3")
 		begin := time.Now()
 		shown(t, &c.Node, "c1 True Voter", "c2 True Voter", "c3 False Left leave Success")
 		t.Logf("c3 has left after %.1f s", time.Since(begin).Seconds())
+		stop()
+		if log := c3.LogTail(1 << 20); !strings.Contains(log, "Another member leads etcd from now on") {
+			t.Error("c3 has not handed over")
+		}
 		voters(t, c, "c1", "c2")
 		ctx := deadline(t, time.Minute)
 		must(t, eventually(ctx, 30*time.Second, func(context.Context) error {
-			if log := c3.LogTail(3); !strings.Contains(log, "has left its cluster, and waits") {
+			if log := c3.LogTail(20); !strings.Contains(log, "has left its cluster, and waits") {
 				return errors.New(log)
 			}
 			return nil
@@ -77,7 +96,7 @@ func TestEtcdMembers(t *testing.T) {
 	})
 	t.Run("Lost", func(t *testing.T) {
 		must(t, c3.Host.Kill())
-		leave(t, &c.Node, "c3")
+		leave(t, c, &c.Node, "c3")
 		begin := time.Now()
 		shown(t, &c.Node, "c1 True Voter", "c2 True Voter", "c3 False Left leave Success")
 		t.Logf("c3, which is lost, was taken out after %.1f s", time.Since(begin).Seconds())
@@ -87,8 +106,9 @@ func TestEtcdMembers(t *testing.T) {
 		refuses(t, c3.Host, "was taken out of its cluster's etcd while it was away", "controller")
 	})
 	t.Run("AllAtOnce", func(t *testing.T) {
-		// One of them must stay. The other's etcd, perhaps the leader, is gone.
-		leave(t, c2, "c1", "c2")
+		// One of them must stay. The other's etcd, which led, is gone.
+		lead(t, &c.Node, c2)
+		leave(t, c, c2, "c1", "c2")
 		var stays string
 		must(t, eventually(deadline(t, 2*time.Minute), time.Minute, func(ctx context.Context) error {
 			var errs []error
@@ -111,13 +131,23 @@ func TestEtcdMembers(t *testing.T) {
 	})
 }
 
-// leave asks members to leave, by their objects, on a controller.
-func leave(t *testing.T, on *cluster.Node, names ...string) {
+// leave asks members to leave, by their objects, on a controller: of all at the same time.
+func leave(t *testing.T, c *cluster.Cluster, on *cluster.Node, names ...string) {
 	t.Helper()
-	args := append([]string{"kubectl", "patch", "etcdmember"}, names...)
-	if _, err := on.K0s(deadline(t, time.Minute), append(args, "--type", "merge", "-p", `{"spec":{"leave":true}}`)...); err != nil {
-		t.Fatal(err)
+	ctx := deadline(t, time.Minute)
+	client, err := c.Through(on)
+	must(t, err)
+	asked := make(chan error)
+	for _, name := range names {
+		go func() {
+			asked <- client.CoreV1().RESTClient().Patch(types.MergePatchType).AbsPath("/apis/etcd.k0sproject.io/v1beta1/etcdmembers", name).
+				Body([]byte(`{"spec":{"leave":true}}`)).Do(ctx).Error()
+		}()
 	}
+	for range names {
+		err = errors.Join(err, <-asked)
+	}
+	must(t, err)
 }
 
 // shown waits until the EtcdMember objects are these, in lines.
