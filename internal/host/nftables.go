@@ -13,6 +13,7 @@ func NFTables(c *nftables.Conn) (map[string]*nftables.Table, error) {
 	byName := map[string]*nftables.Table{}
 	for name, family := range map[string]nftables.TableFamily{
 		"ip": nftables.TableFamilyIPv4, "ip6": nftables.TableFamilyIPv6, "inet": nftables.TableFamilyINet,
+		"bridge": nftables.TableFamilyBridge,
 	} {
 		tables, err := c.ListTablesOfFamily(family)
 		if err := IgnoreNoNFTables(err); err != nil {

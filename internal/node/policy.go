@@ -50,8 +50,10 @@ func (n *networkPolicies) table() component.Component {
 			if err != nil {
 				return err
 			}
-			if err := n.Journal.Add(journal.Entry{Kind: journal.NFTTable, Name: policy.Table}); err != nil {
-				return err
+			for _, table := range []string{policy.Table, policy.SenderTable} {
+				if err := n.Journal.Add(journal.Entry{Kind: journal.NFTTable, Name: table}); err != nil {
+					return err
+				}
 			}
 			controller, err := policy.New(policy.Options{
 				Client: client, NodeName: n.NodeName, Guard: guard, Dir: policyDir(n.Options), CutFlows: n.settings.CutEstablished,
@@ -86,10 +88,10 @@ func (n *networkPolicies) enforcement() component.Component {
 	return c
 }
 
-// none takes the table back that was made when policies were enforced, and what the CNI plugin has said: it says
+// none takes the tables back that were made when policies were enforced, and what the CNI plugin has said: it says
 // nothing more, so that this would be wrong by the time they are enforced again.
 func (n *networkPolicies) none() component.Component {
 	return component.Component{Name: policyTable, Start: func(context.Context) error {
-		return errors.Join(policy.DeleteTable(), os.RemoveAll(policyDir(n.Options)))
+		return errors.Join(policy.DeleteTables(), os.RemoveAll(policyDir(n.Options)))
 	}}
 }

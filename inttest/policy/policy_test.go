@@ -13,10 +13,13 @@ import (
 	"k0s.io/k0s/inttest/testhost"
 )
 
+// dualStack is spec.network with both families.
+const dualStack = `{dualStack: {enabled: true, IPv6podCIDR: "fd00:10:244::/56", IPv6serviceCIDR: "fd00:10:96::/112"}}`
+
 func TestMatrixIPv4(t *testing.T) { testMatrix(t, testhost.IPv4, "{}") }
 
 func TestMatrixDualStack(t *testing.T) {
-	testMatrix(t, testhost.DualStack, `{dualStack: {enabled: true, IPv6podCIDR: "fd00:10:244::/56", IPv6serviceCIDR: "fd00:10:96::/112"}}`)
+	testMatrix(t, testhost.DualStack, dualStack)
 }
 
 // testMatrix compares under each policy alone, each group, and mixtures, while labels change and pods come and

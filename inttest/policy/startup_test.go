@@ -62,7 +62,7 @@ table inet gap {
 // another node and to its node from its first instruction, and others send to it before it is there; whatever
 // arrives is counted.
 func TestStartup(t *testing.T) {
-	b := newShutBed(t)
+	b := newShutBed(t, testhost.IPv4, "{}")
 	// That the counters count is seen with pods that may do it all.
 	b.wave(t, "open", 2, orderly)
 	if seen := b.delivered(t); len(seen) != 4 {
@@ -90,7 +90,7 @@ func TestStartup(t *testing.T) {
 // TestReboot has a host lose its power, and with it all rules, while it has pods as those of TestStartup.
 func TestReboot(t *testing.T) {
 	const size = 10
-	b := newShutBed(t)
+	b := newShutBed(t, testhost.IPv4, "{}")
 	w, outside := b.workers[0], b.places[1:]
 	b.burst(t, "shut", size, b.places)
 	first := b.awaitBurst(t, "shut", size, time.Time{})
@@ -140,48 +140,11 @@ func TestReboot(t *testing.T) {
 	t.Logf("%d packets were sent to them", cease(t, outside))
 }
 
-// TestForged has a pod that is denied everything say that its packets come from elsewhere.
-func TestForged(t *testing.T) {
-	b := newShutBed(t)
-	b.place(t, b.workers[0], "shut", "forger", nil)
-	b.waitPlaces(t)
-	forger, near := b.find("shut/forger"), b.find("open/near-w0")
-	targets := []netip.Addr{b.find("open/near-w1").ends[0].Addr, netip.MustParseAddr(b.workers[0].Host.IP)}
-	forge := func(from *place, source netip.Addr) map[string]int {
-		t.Helper()
-		b.resetCounters(t)
-		if _, err := probe.Ask[int](t.Context(), from.socket, "flood", probe.Flood{Addresses: targets, Port: outPort, Source: source}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second) // of sending
-		if cease(t, []*place{from}) < 100 {
-			t.Fatal("it was not able to send")
-		}
-		return b.delivered(t)
-	}
-	// Its own address is no forgery, and shows that they are counted.
-	if seen := forge(near, near.ends[0].Addr); len(seen) != 2 {
-		t.Fatalf("without a policy: %v", seen)
-	}
-	targets = append(targets, near.ends[0].Addr)
-	for what, source := range map[string]netip.Addr{
-		"its own address":     forger.ends[0].Addr,
-		"an address outside":  netip.MustParseAddr("198.51.100.1"),
-		"its node's address":  netip.MustParseAddr(b.workers[0].Host.IP),
-		"no pod's address":    next(t, b.workers[0].Host, 1)[2],
-		"another node's pods": netip.MustParseAddr("10.244.77.7"),
-	} {
-		if seen := forge(forger, source); len(seen) > 0 {
-			t.Errorf("packets from %s got through: %v", what, seen)
-		}
-	}
-}
-
 // newShutBed is a bed with a namespace without policies, open, with a place on each worker, and one in which
 // everything is denied, shut. Packets are counted on its workers.
-func newShutBed(t *testing.T) *bed {
+func newShutBed(t *testing.T, families testhost.Families, network string) *bed {
 	t.Helper()
-	b := newBed(t, testhost.IPv4, "{}", "w0", "w1")
+	b := newBed(t, families, network, "w0", "w1")
 	b.namespace(t, "open", nil)
 	b.namespace(t, "shut", nil)
 	if _, err := b.Client.NetworkingV1().NetworkPolicies("shut").Create(t.Context(), &networkingv1.NetworkPolicy{

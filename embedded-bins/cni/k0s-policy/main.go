@@ -24,6 +24,8 @@ type config struct {
 	types.NetConf
 	// Socket is where the worker listens.
 	Socket string `json:"socket"`
+	// Bridge connects the pods.
+	Bridge string `json:"bridge"`
 }
 
 // request to the worker, which answers with an error or without.
@@ -34,6 +36,9 @@ type request struct {
 	Name      string   `json:"name,omitempty"`
 	UID       string   `json:"uid,omitempty"`
 	Addresses []string `json:"addresses,omitempty"`
+	// Port is the interface on the bridge that leads to the pod's, whose hardware address MAC is.
+	Port string `json:"port,omitempty"`
+	MAC  string `json:"mac,omitempty"`
 }
 
 func main() {
@@ -57,6 +62,13 @@ func add(args *skel.CmdArgs) error {
 	r := request{Command: "ADD", Container: args.ContainerID}
 	for _, ip := range result.IPs {
 		r.Addresses = append(r.Addresses, ip.Address.IP.String())
+	}
+	for _, i := range result.Interfaces {
+		if i.Sandbox != "" {
+			r.MAC = i.Mac
+		} else if i.Name != conf.Bridge {
+			r.Port = i.Name
+		}
 	}
 	for _, pair := range strings.Split(args.Args, ";") {
 		switch key, value, _ := strings.Cut(pair, "="); key {

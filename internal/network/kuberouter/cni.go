@@ -103,7 +103,7 @@ func (n Network) cniConfig() ([]byte, error) {
 		{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}},
 	}
 	if n.PolicySocket != "" { // the last one: a pod starts when its rules are in the kernel
-		plugins = append(plugins, object{"type": "k0s-policy", "socket": n.PolicySocket})
+		plugins = append(plugins, object{"type": "k0s-policy", "socket": n.PolicySocket, "bridge": Bridge})
 	}
 	return json.MarshalIndent(object{"cniVersion": "1.0.0", "name": "k0s", "plugins": plugins}, "", "  ")
 }

@@ -52,7 +52,7 @@ func TestCNIConfig(t *testing.T) {
 	if portmap.Type != "portmap" || !portmap.Capabilities["portMappings"] {
 		t.Errorf("got %+v", portmap)
 	}
-	if last.Type != "k0s-policy" || last.Socket != n.PolicySocket {
+	if last.Type != "k0s-policy" || last.Socket != n.PolicySocket || last.Bridge != Bridge {
 		t.Errorf("got %+v", last)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -25,6 +26,28 @@ type Claim struct {
 	Name      string       `json:"name"`
 	UID       types.UID    `json:"uid"`
 	Addresses []netip.Addr `json:"addresses"`
+	// Port is the interface on the bridge behind which the pod is, with the hardware address MAC. Empty: what it
+	// sends is not looked at.
+	Port string `json:"port,omitempty"`
+	MAC  MAC    `json:"mac,omitzero"`
+}
+
+// MAC is a hardware address, which JSON has as text.
+type MAC [6]byte
+
+// MarshalText writes it with colons.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(net.HardwareAddr(m[:]).String()), nil }
+
+// UnmarshalText takes one of 48 bits.
+func (m *MAC) UnmarshalText(text []byte) error {
+	parsed, err := net.ParseMAC(string(text))
+	if err == nil && len(parsed) != len(m) {
+		err = fmt.Errorf("hardware address %s is not one of Ethernet", text)
+	}
+	if err == nil {
+		*m = MAC(parsed)
+	}
+	return err
 }
 
 // claims are kept as a file each, for the next start of k0s.
@@ -59,6 +82,9 @@ func (c *claims) path(claim Claim) string { return filepath.Join(c.dir, claim.Co
 func (c *claims) add(claim Claim) error {
 	if claim.Container == "" || strings.ContainsAny(claim.Container, "/.") || claim.UID == "" || len(claim.Addresses) == 0 {
 		return fmt.Errorf("a container ID, a pod's UID and its addresses are needed, got %+v", claim)
+	}
+	if (claim.Port == "") != (claim.MAC == MAC{}) {
+		return fmt.Errorf("a pod's port and its hardware address go together, got %+v", claim)
 	}
 	content, err := json.Marshal(claim)
 	if err != nil {

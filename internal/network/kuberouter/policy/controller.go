@@ -48,8 +48,10 @@ type Options struct {
 type Controller struct {
 	Options
 	kernel *Kernel
-	claims *claims
-	gate   net.Listener
+	// senders is nil where the kernel cannot filter on bridges.
+	senders *Kernel
+	claims  *claims
+	gate    net.Listener
 	// changed is sent to when something may have to be done.
 	changed chan struct{}
 	// foreign: somebody else has changed the table.
@@ -100,16 +102,30 @@ func New(o Options) (*Controller, error) {
 	if err := c.kernel.Prepare(); err != nil {
 		return nil, fmt.Errorf("making the table of network policies: %w", err)
 	}
+	c.senders = NewSenders()
+	if err := c.senders.Prepare(); err != nil {
+		c.Log.Warn("A pod that may send raw frames (CAP_NET_RAW) can pretend to be another pod of this node, whatever network policies say: "+
+			"the kernel cannot filter on bridges (CONFIG_NF_TABLES_BRIDGE)", "error", err)
+		c.senders = nil
+	}
 	if err := c.listen(); err != nil {
 		return nil, fmt.Errorf("listening for CNI plugins: %w", err)
 	}
 	return c, nil
 }
 
-// Close ends what New has begun. The table stays.
+// Close ends what New has begun. The tables stay.
 func (c *Controller) Close() error {
 	c.kernel.Close()
+	if c.senders != nil {
+		c.senders.Close()
+	}
 	return c.gate.Close()
+}
+
+// owns tells whether a netlink connection is ours, by its port. It may be called at any time.
+func (c *Controller) owns(port uint32) bool {
+	return c.kernel.owns(port) || c.senders != nil && c.senders.owns(port)
 }
 
 // Snapshot tells how things stand.
@@ -135,12 +151,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
-	failed, stopWatch, err := tablewatch.WatchOthers(tableName, c.kernel.owns, func() { c.foreign.Store(true); c.notify() })
+	failed, stopWatch, err := tablewatch.WatchOthers(tableName, c.owns, func() { c.foreign.Store(true); c.notify() })
 	if err != nil {
 		return err
 	}
 	defer stopWatch()
-	c.kernel.Forget() // nobody has watched until now
+	c.forget() // nobody has watched until now
 	if err := bridgeIsFiltered(); err != nil {
 		c.Log.Warn("Network policies are not in force between pods of this node", "error", err)
 	}
@@ -308,10 +324,13 @@ func (c *Controller) sync(policies []*networkingv1.NetworkPolicy, namespaces []*
 	model, compileErr := Compile(o)
 	restored := c.foreign.Swap(false)
 	if restored {
-		c.Log.Warn("Somebody else has changed the nftables table of the network policies: restoring it", "table", Table)
-		c.kernel.Forget()
+		c.Log.Warn("Somebody else has changed the nftables tables of the network policies: restoring them", "tables", Table+", "+SenderTable)
+		c.forget()
 	}
 	err := c.kernel.Apply(model)
+	if err == nil && c.senders != nil {
+		err = c.senders.Apply(senderModel(c.claims.list()))
+	}
 	if err == nil {
 		err = forgetFlows(c.starting(honoured), o.Families)
 	}
@@ -365,6 +384,14 @@ func (c *Controller) sync(policies []*networkingv1.NetworkPolicy, namespaces []*
 	return nil
 }
 
+// forget has all of the tables written by the next sync.
+func (c *Controller) forget() {
+	c.kernel.Forget()
+	if c.senders != nil {
+		c.senders.Forget()
+	}
+}
+
 // starting are the addresses of the pods that wait for nothing more.
 func (c *Controller) starting(honoured map[string]bool) map[netip.Addr]bool {
 	c.mu.Lock()
@@ -381,7 +408,7 @@ func (c *Controller) starting(honoured map[string]bool) map[netip.Addr]bool {
 }
 
 // ownPods are the pods of this node, with the addresses that the CNI plugins gave them, and the containers
-// whose claims that were. Claims of pods that are gone are forgotten.
+// whose claims that were. Claims of pods that are gone from here are forgotten.
 func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
 	held := c.claims.list()
 	claims := map[string]Claim{}
@@ -426,6 +453,9 @@ func (c *Controller) ownPods(list []*known) ([]*Pod, map[string]bool) {
 		delete(claims, claim.Namespace+"/"+claim.Name+"/"+string(claim.UID)) // its pod is yet to be told of
 	}
 	for _, claim := range claims {
+		if _, err := net.InterfaceByName(claim.Port); err == nil {
+			continue // its processes may not have ended yet: it is still held to its own addresses
+		}
 		if err := c.claims.remove(claim.Container); err != nil {
 			c.Log.Warn("Cannot forget the addresses of a pod that is gone", "pod", claim.Namespace+"/"+claim.Name, "error", err)
 		}

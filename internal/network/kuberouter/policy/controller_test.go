@@ -95,7 +95,7 @@ func TestController(t *testing.T) {
 		// A pod whose addresses only the CNI plugin knows waits until its object is known.
 		answered := make(chan string, 1)
 		go func() {
-			answered <- call(t, dir, request{"ADD", Claim{Container: "c-a", Namespace: "default", Name: "a", UID: "uid-a", Addresses: a.addresses}})
+			answered <- call(t, dir, request{"ADD", a.claim(t, "a")})
 		}()
 		eventually(t, "a claim waits", func() bool {
 			c.mu.Lock()
@@ -111,6 +111,9 @@ func TestController(t *testing.T) {
 		must(t, err)
 		if e := <-answered; e != "" {
 			t.Fatal(e)
+		}
+		if !held(t, "veth11") {
+			t.Error("the pod starts before it is held to its address")
 		}
 		_, err = pods.Create(ctx, apiPod("b", map[string]string{"app": "b"}, b.addresses...), metav1.CreateOptions{})
 		must(t, err)
@@ -151,6 +154,7 @@ spec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {ma
 		// Somebody else's changes are undone.
 		table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 		chain := &nftables.Chain{Name: ingressChain, Table: table}
+		bridges := &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge}
 		isolated := &nftables.Set{Name: isolatedSet(Ingress, IPv4), Table: table}
 		verdicts := &nftables.Set{Name: verdictMap(Ingress, IPv4), Table: table}
 		for _, change := range []struct {
@@ -159,6 +163,8 @@ spec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {ma
 		}{
 			{"flush ruleset", func(n *nftables.Conn) { n.FlushRuleset() }},
 			{"delete table", func(n *nftables.Conn) { n.DelTable(table) }},
+			{"delete table of senders", func(n *nftables.Conn) { n.DelTable(bridges) }},
+			{"flush ports", func(n *nftables.Conn) { n.FlushSet(&nftables.Set{Name: portsSet, Table: bridges}) }},
 			{"flush chain", func(n *nftables.Conn) { n.FlushChain(chain) }},
 			{"insert rule", func(n *nftables.Conn) { n.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: accept()}) }},
 			{"flush set", func(n *nftables.Conn) { n.FlushSet(isolated) }},
@@ -170,16 +176,26 @@ spec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {ma
 			before := c.Snapshot().Restored
 			change.make(n)
 			must(t, n.Flush())
-			eventually(t, change.name, func() bool { return c.Snapshot().Restored > before && refused() })
+			eventually(t, change.name, func() bool { return c.Snapshot().Restored > before && refused() && held(t, "veth11") })
 		}
 
 		// A pod that is gone is out of the table, and so is one that the plugin says has lost its network.
 		if e := call(t, dir, request{"DEL", Claim{Container: "c-a"}}); e != "" {
 			t.Error(e)
 		}
-		eventually(t, "pod a is out of the table", func() bool { return c.Snapshot().Pods == 1 })
+		eventually(t, "pod a is out of the table", func() bool { return c.Snapshot().Pods == 1 && !held(t, "veth11") })
+		if e := call(t, dir, request{"ADD", b.claim(t, "b")}); e != "" {
+			t.Error(e)
+		}
 		must(t, pods.Delete(ctx, "b", metav1.DeleteOptions{}))
 		eventually(t, "pod b is out of the table", func() bool { return c.Snapshot().Pods == 0 })
+		if !held(t, "veth12") {
+			t.Error("a pod that is gone from the API may send what it likes until it ends")
+		}
+		if e := call(t, dir, request{"DEL", Claim{Container: "c-b"}}); e != "" {
+			t.Error(e)
+		}
+		eventually(t, "pod b has ended", func() bool { return !held(t, "veth12") })
 		if c.Snapshot().Error != "" {
 			t.Errorf("got %+v", c.Snapshot())
 		}

@@ -105,6 +105,11 @@ func (c *Controller) admit(claim Claim) error {
 	for i, a := range claim.Addresses {
 		claim.Addresses[i] = a.Unmap()
 	}
+	if claim.Port != "" {
+		if err := showReserved(claim.Port); err != nil {
+			return err
+		}
+	}
 	done := make(chan struct{})
 	c.mu.Lock()
 	c.waiting[done] = claim

@@ -10,16 +10,22 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	links "github.com/vishvananda/netlink"
+
+	"k0s.io/k0s/internal/host"
 )
 
 const (
+	// tableName is that of both of our tables.
 	tableName = "kuberouter-policy"
-	// Table is our table as nft names it.
+	// Table is that of the policies, as nft names it.
 	Table = "inet " + tableName
+	// SenderTable is that of what each pod may send.
+	SenderTable = "bridge " + tableName
 
 	// An attribute of netlink holds 64 KiB; an element of a map with the name of its chain takes some 100 B.
 	elementsAtOnce = 250
@@ -29,9 +35,22 @@ const (
 	answerTimeout = 30 * time.Second
 )
 
-// Kernel makes the table in the kernel equal to a model. It is not for use by several at a time.
+// layout is what is always in a table.
+type layout struct {
+	name   string // as nft names it
+	family nftables.TableFamily
+	// sets are without elements.
+	sets map[string]*Set
+	// chains come after those that their rules go to.
+	chains []*nftables.Chain
+	rules  map[string][][]expr.Any
+}
+
+// Kernel makes a table in the kernel equal to a model. It is not for use by several at a time.
 type Kernel struct {
-	guard Guard
+	layout layout
+	// bridge is that of pods that a table which does not know them cuts off; empty if it does not.
+	bridge string
 	// have is what the table holds; nil if that is not known.
 	have *Model
 	// conn is kept as long as it works: who changed the table is told by the connection.
@@ -40,25 +59,26 @@ type Kernel struct {
 	port   atomic.Uint32
 }
 
-// NewKernel returns a Kernel that does not know what is in the table, and has changed nothing.
-func NewKernel(g Guard) *Kernel { return &Kernel{guard: g} }
+// NewKernel returns a Kernel for the policies, that does not know what is in the table, and has changed nothing.
+func NewKernel(g Guard) *Kernel { return &Kernel{layout: g.layout(), bridge: g.Bridge} }
+
+// NewSenders returns the same for what each pod may send.
+func NewSenders() *Kernel { return &Kernel{layout: senderLayout()} }
 
 // Prepare makes the table, without policies, if it is not there: no pod can be reached then, until it has
 // been entered. A table that is there is left as it is. Where there is none, but pods run, none is made: it would
 // cut them off until Apply knows them, and what starts meanwhile waits for that.
 func (k *Kernel) Prepare() error {
-	there, err := TableExists()
+	there, err := exists(k.layout.name)
 	if err != nil || there {
 		return err
 	}
-	if there, err = havePods(k.guard.Bridge); err != nil || there {
-		return err
+	if k.bridge != "" {
+		if there, err = havePods(k.bridge); err != nil || there {
+			return err
+		}
 	}
-	empty, err := Compile(Objects{Families: k.guard.Families})
-	if err != nil {
-		return err
-	}
-	return k.Apply(empty)
+	return k.Apply(&Model{Sets: k.layout.sets})
 }
 
 // havePods tells whether a bridge has ports.
@@ -71,32 +91,38 @@ func havePods(bridge string) (bool, error) {
 	return index >= 0 && slices.ContainsFunc(all, func(l links.Link) bool { return l.Attrs().MasterIndex == all[index].Attrs().Index }), nil
 }
 
-// TableExists tells whether our table is in the kernel.
-func TableExists() (bool, error) {
+// TableExists tells whether the table of the policies is in the kernel.
+func TableExists() (bool, error) { return exists(Table) }
+
+func exists(table string) (bool, error) {
 	c, err := nftables.New()
 	if err != nil {
 		return false, fmt.Errorf("connecting to nftables: %w", err)
 	}
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	tables, err := host.NFTables(c)
 	if err != nil {
 		return false, fmt.Errorf("listing nftables tables: %w", err)
 	}
-	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
+	return tables[table] != nil, nil
 }
 
-// DeleteTable takes our table back, if it is there: no policy is in force then.
-func DeleteTable() error {
-	there, err := TableExists()
-	if err != nil || !there {
-		return err
-	}
+// DeleteTables takes our tables back, if they are there: no policy is in force then.
+func DeleteTables() error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("connecting to nftables: %w", err)
 	}
-	c.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
+	tables, err := host.NFTables(c)
+	if err != nil {
+		return fmt.Errorf("listing nftables tables: %w", err)
+	}
+	for _, name := range []string{Table, SenderTable} {
+		if t := tables[name]; t != nil {
+			c.DelTable(t)
+		}
+	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("deleting the nftables table %s: %w", Table, err)
+		return fmt.Errorf("deleting the nftables tables %s and %s: %w", Table, SenderTable, err)
 	}
 	return nil
 }
@@ -133,7 +159,7 @@ func (k *Kernel) apply(want *Model, begin func(*transaction) (*Model, error)) er
 	if err := k.connect(); err != nil {
 		return fmt.Errorf("connecting to nftables: %w", err)
 	}
-	t := &transaction{Conn: k.conn, guard: k.guard, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	t := &transaction{Conn: k.conn, layout: k.layout, table: &nftables.Table{Name: tableName, Family: k.layout.family}}
 	var have *Model
 	err := k.socket.SetDeadline(time.Now().Add(answerTimeout)) // begin asks, too
 	if err == nil {
@@ -149,7 +175,7 @@ func (k *Kernel) apply(want *Model, begin func(*transaction) (*Model, error)) er
 	if err != nil {
 		k.have = nil
 		k.Close() // receipts may be left in it
-		return fmt.Errorf("writing the nftables table %s: %w", Table, err)
+		return fmt.Errorf("writing the nftables table %s: %w", k.layout.name, err)
 	}
 	k.have = want
 	return nil
@@ -174,8 +200,8 @@ func (k *Kernel) connect() error {
 // transaction collects changes of the table.
 type transaction struct {
 	*nftables.Conn
-	guard Guard
-	table *nftables.Table
+	layout layout
+	table  *nftables.Table
 	// setIDs count the sets of the transaction.
 	setIDs uint32
 	err    error
@@ -226,20 +252,19 @@ func (t *transaction) replace() (*Model, error) {
 
 // base writes what is always in the table, and makes left be without it.
 func (t *transaction) base(left *Model) {
-	rules := t.guard.base()
-	empty, err := Compile(Objects{Families: t.guard.Families})
-	t.fail(err)
-	for name, set := range empty.Sets {
+	for name, set := range t.layout.sets {
 		if left.Sets[name] == nil {
 			t.addSet(name, set)
 		}
 		left.Sets[name] = set
 	}
-	for _, name := range []string{refuseChain, inputChain, egressChain, ingressChain} {
-		t.AddChain(baseChain(name, t.table))
-		delete(left.Chains, name)
+	for _, c := range t.layout.chains {
+		ours := *c
+		ours.Table = t.table
+		t.AddChain(&ours)
+		delete(left.Chains, c.Name)
 	}
-	for name, list := range rules {
+	for name, list := range t.layout.rules {
 		for _, exprs := range list {
 			t.addRule(name, exprs, "")
 		}
@@ -365,6 +390,11 @@ func (s *Set) header(name string, table *nftables.Table) *nftables.Set {
 		set.Concatenation = true
 	case Verdicts:
 		set.IsMap, set.DataType = true, nftables.TypeVerdict
+	case Interfaces:
+		set.KeyType, set.KeyByteOrder = nftables.TypeIFName, binaryutil.NativeEndian // so that nft shows the names
+	case Senders:
+		set.KeyType = concatenation(nftables.TypeIFName, nftables.TypeEtherAddr, address)
+		set.Concatenation = true
 	case Addresses:
 	}
 	return set
@@ -395,6 +425,10 @@ func (s *Set) encode(e Element, chain string) []nftables.SetElement {
 		if chain != "" {
 			return []nftables.SetElement{{Key: key, VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}}
 		}
+	case Interfaces:
+		key = paddedName(e.Interface)
+	case Senders:
+		key = slices.Concat(paddedName(e.Interface), e.MAC[:], []byte{0, 0}, key)
 	case Addresses:
 	}
 	return []nftables.SetElement{{Key: key}}

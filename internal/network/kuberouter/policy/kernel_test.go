@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"k0s.io/k0s/internal/network/kuberouter/tablewatch"
+	"k0s.io/k0s/inttest/frame"
 )
 
 // alone runs test, a whole test function, in a process with a network of its own.
@@ -408,18 +407,9 @@ func TestWaysAround(t *testing.T) {
 			own := address(linkLocal + "/64")
 			own.Flags = unix.IFA_F_NODAD
 			must(t, netlink.AddrAdd(link, own))
-			server, err := net.ListenPacket("udp", ":90")
+			server, err := frame.Receive(90, received)
 			must(t, err)
 			t.Cleanup(func() { server.Close() })
-			go func() {
-				for buffer := make([]byte, 64); ; {
-					n, _, err := server.ReadFrom(buffer)
-					if err != nil {
-						return
-					}
-					received <- string(buffer[:n])
-				}
-			}()
 		})
 		a.do(func() {
 			for what, to := range map[string]string{
@@ -433,15 +423,15 @@ func TestWaysAround(t *testing.T) {
 			}
 			link, err := netlink.LinkByName("peer11")
 			must(t, err)
-			for what, tag := range map[string][]byte{"plain": nil, "tagged": {0x81, 0, 0, 0}} {
-				frame(t, link, mac, tag, a.addresses[0].String(), b.addresses[0].String(), what)
+			for what, tag := range map[string][]byte{"plain": nil, "tagged": frame.Tag} {
+				send(t, link, frame.Ethernet(mac, link.Attrs().HardwareAddr, tag, frame.Datagram(a.addresses[0], b.addresses[0], 90, what)))
 			}
 		})
 		must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, `spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Egress]}`)})))
 		a.do(func() {
 			link, err := netlink.LinkByName("peer11")
 			must(t, err)
-			frame(t, link, mac, nil, "192.0.2.1", b.addresses[0].String(), "by another address")
+			send(t, link, frame.Ethernet(mac, link.Attrs().HardwareAddr, nil, frame.Datagram(netip.MustParseAddr("192.0.2.1"), b.addresses[0], 90, "by another address")))
 		})
 		// From the node it may come, and last.
 		conn, err := net.Dial("udp", netip.AddrPortFrom(b.addresses[0], 90).String())
@@ -455,27 +445,10 @@ func TestWaysAround(t *testing.T) {
 	})
 }
 
-// frame sends an Ethernet frame with a datagram for UDP port 90, after a tag.
-func frame(t *testing.T, link netlink.Link, to net.HardwareAddr, tag []byte, from, destination, text string) {
+// send sends a frame from the network that link is in.
+func send(t *testing.T, link netlink.Link, content []byte) {
 	t.Helper()
-	udp := binary.BigEndian.AppendUint16(nil, 1234)
-	udp = binary.BigEndian.AppendUint16(udp, 90)
-	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
-	udp = append(append(udp, 0, 0), text...) // without a checksum
-	ip := []byte{0x45, 0}
-	ip = binary.BigEndian.AppendUint16(ip, uint16(20+len(udp)))
-	ip = append(ip, 0, 0, 0, 0, 64, protocolUDP, 0, 0)
-	ip = append(append(ip, net.ParseIP(from).To4()...), net.ParseIP(destination).To4()...)
-	sum := uint32(0)
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
-	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
-	data := slices.Concat(to, link.Attrs().HardwareAddr, tag, []byte{8, 0}, ip, udp)
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	must(t, err)
-	defer unix.Close(socket)
-	must(t, unix.Sendto(socket, data, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index, Halen: 6}))
+	must(t, frame.Send(link.Attrs().Index, content))
 }
 
 // redirect makes a service of one pod, as kube-proxy does.

@@ -55,11 +55,13 @@ type Kind int
 
 // Kinds of sets.
 const (
-	Addresses Kind = iota // of Element.Address
-	Ranges                // from Element.Address to Element.To, never overlapping
-	Endpoints             // of Element.Address, .Protocol and .Port
-	Pairs                 // of Element.Address and .To
-	Verdicts              // a map of Element.Address to the chain to jump to
+	Addresses  Kind = iota // of Element.Address
+	Ranges                 // from Element.Address to Element.To, never overlapping
+	Endpoints              // of Element.Address, .Protocol and .Port
+	Pairs                  // of Element.Address and .To
+	Verdicts               // a map of Element.Address to the chain to jump to
+	Interfaces             // of Element.Interface
+	Senders                // of Element.Interface, .MAC and .Address
 )
 
 // Set is a set or a map of the kernel.
@@ -75,6 +77,8 @@ type Element struct {
 	Address, To netip.Addr
 	Protocol    uint8
 	Port        uint16
+	Interface   string
+	MAC         [6]byte
 }
 
 // Chain lets pass what one of its rules accepts. It belongs to one direction, and is never entered from

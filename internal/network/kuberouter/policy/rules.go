@@ -90,20 +90,22 @@ const (
 	icmp6EchoReply    = 129
 )
 
-// baseChain returns one of the chains that are always there.
-func baseChain(name string, t *nftables.Table) *nftables.Chain {
-	c := &nftables.Chain{Name: name, Table: t}
-	hook, priority := nftables.ChainHookForward, nftables.ChainPriorityFilter
-	switch name {
-	case refuseChain:
-		return c
-	case inputChain:
-		hook = nftables.ChainHookInput
-	case egressChain: // before ingress
-		priority = nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1)
+// layout is the table without policies.
+func (g Guard) layout() layout {
+	empty, _ := Compile(Objects{Families: g.Families}) // without objects there is none that cannot be understood
+	return layout{
+		name: Table, family: nftables.TableFamilyINet, sets: empty.Sets, rules: g.base(),
+		chains: []*nftables.Chain{
+			{Name: refuseChain},
+			filterChain(inputChain, nftables.ChainHookInput, *nftables.ChainPriorityFilter),
+			filterChain(egressChain, nftables.ChainHookForward, *nftables.ChainPriorityFilter-1), // before ingress
+			filterChain(ingressChain, nftables.ChainHookForward, *nftables.ChainPriorityFilter),
+		},
 	}
-	c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, priority
-	return c
+}
+
+func filterChain(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
+	return &nftables.Chain{Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRef(priority)}
 }
 
 // exprs of a rule of a chain of direction d.
@@ -177,9 +179,14 @@ func protocolIs(number byte) []expr.Any {
 }
 
 func iface(k expr.MetaKey, name string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: k, Register: register}, equal(paddedName(name)...)}
+}
+
+// paddedName is the name of an interface as the kernel compares it.
+func paddedName(name string) []byte {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
-	return []expr.Any{&expr.Meta{Key: k, Register: register}, equal(padded...)}
+	return padded
 }
 
 // ctState is true for packets of any of these states.
