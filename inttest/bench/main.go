@@ -1,4 +1,4 @@
-// Bench measures a single node on a test host, a worker alone, and the network between two nodes, and compares it with
+// Bench measures a single node on a test host, a worker alone, and the network of one node and between two, and compares it with
 // the budgets of the design.
 //
 //	go run ./inttest/bench [-runs 3] [-idle 3m] [-count 60s] [-json FILE] [-zstd=false] [-only node|worker|network]

@@ -32,8 +32,12 @@ type place struct {
 	address string
 }
 
-// measureNetwork compares what two hosts can send to each other with what pods on them can, taking turns.
+// measureNetwork compares what two hosts can send to each other with what pods on them can, taking turns, and
+// what packets cost within one.
 func measureNetwork(ctx context.Context, o options, r *Report) (err error) {
+	if err := measurePacket(ctx, r); err != nil {
+		return err
+	}
 	network, err := testhost.Open(ctx)
 	if err != nil {
 		return err

@@ -55,6 +55,9 @@ var budgets = []struct {
 	{"network: round trip, hosts", "µs", 0, 0},
 	{"network: round trip, pods", "µs", 0, 0},
 	{"network: round trip, pods to hosts", ratio, 0.95, 0},
+	{"network: packet, 10 pods", "µs", 0, 0},
+	{"network: packet, 1000 pods", "µs", 0, 0},
+	{"network: packet, 10 pods to 1000", ratio, 0.95, 0},
 }
 
 // ratio is the unit of a figure of which more is better.

@@ -469,7 +469,8 @@ func redirect(t *testing.T, service netip.Addr, port uint16, pod netip.Addr, pod
 	must(t, n.Flush())
 }
 
-// What a packet costs that is judged, with few pods and with many. Nobody answers: each one is a first one.
+// What a packet costs from its sender to its receiver, with few pods and with many. Nobody answers: each one is a
+// first one for the policies. inttest/bench prints it.
 func BenchmarkPacket(b *testing.B) {
 	for _, pods := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprint(pods), func(b *testing.B) {
@@ -487,8 +488,12 @@ func BenchmarkPacket(b *testing.B) {
 				k, _ := trimmed.(*known)
 				o.Pods = append(o.Pods, &k.pod)
 			}
-			k := NewKernel(guard)
-			must(b, k.Apply(compile(b, o)))
+			must(b, NewKernel(guard).Apply(compile(b, o)))
+			claims := []Claim{from.claim(b, "from"), to.claim(b, "to")}
+			for i, p := range objects[:pods] {
+				claims = append(claims, Claim{Port: fmt.Sprintf("veth%08x", i), MAC: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, Addresses: []netip.Addr{netip.MustParseAddr(p.Status.PodIPs[0].IP)}})
+			}
+			must(b, NewSenders().Apply(senderModel(claims)))
 			var receiver net.PacketConn
 			var sender net.Conn
 			var err error
