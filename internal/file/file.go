@@ -18,8 +18,12 @@ type Options struct {
 	Durable bool
 }
 
-// Write puts content into path, with this mode whatever the umask is.
+// Write puts content into path, with this mode whatever the umask is. It clears away what a Write of path that
+// was killed has left; so there must be one at a time.
 func Write(path string, content []byte, mode fs.FileMode, o Options) error {
+	if err := RemoveTemporary(path); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), temporary(filepath.Base(path))+"*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -36,10 +40,42 @@ func Write(path string, content []byte, mode fs.FileMode, o Options) error {
 	if err := errors.Join(err, tmp.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return os.Rename(tmp.Name(), path)
+	if err := os.Rename(tmp.Name(), path); err != nil || !o.Durable {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir puts the names in dir, as they are now, on the disk.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// RemoveTemporary removes what Writes of path that were killed have left.
+func RemoveTemporary(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !IsTemporary(entry.Name(), filepath.Base(path)) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // IsTemporary tells whether name is what a Write to a file called base leaves when it is killed.
-func IsTemporary(name, base string) bool { return strings.HasPrefix(name, temporary(base)) }
+func IsTemporary(name, base string) bool {
+	number, found := strings.CutPrefix(name, temporary(base))
+	return found && number != "" && strings.Trim(number, "0123456789") == ""
+}
 
 func temporary(base string) string { return "." + base + "-" }
