@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/host"
 )
 
@@ -97,6 +98,9 @@ func (j *Journal) Add(e Entry) error {
 	}
 	// A leading newline ends a line torn by a crash.
 	_, err = f.Write(append(append([]byte("\n"), line...), '\n'))
+	if e.outlivesReboot() {
+		err = errors.Join(err, f.Sync(), file.SyncDir(filepath.Dir(j.path)))
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
@@ -203,6 +207,12 @@ func (j *Journal) has(e Entry) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.ContainsFunc(j.seen, e.sameAs)
+}
+
+// outlivesReboot tells whether the change is on a disk: then the power must not be cut between it and the
+// journal's getting there.
+func (e Entry) outlivesReboot() bool {
+	return slices.Contains([]Kind{File, Dir, Tree, Sockets, KubeletRoot}, e.Kind)
 }
 
 // sameAs tells whether both are about the same thing.

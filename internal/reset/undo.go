@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
 	"k0s.io/k0s/internal/network/kuberouter/forward"
@@ -22,7 +23,7 @@ import (
 func undo(ctx context.Context, l host.Layout, e journal.Entry) error {
 	switch e.Kind {
 	case journal.File:
-		return ignore(os.Remove(e.Name), fs.ErrNotExist)
+		return errors.Join(ignore(os.Remove(e.Name), fs.ErrNotExist), ignore(file.RemoveTemporary(e.Name), fs.ErrNotExist))
 	case journal.Dir:
 		return ignore(os.Remove(e.Name), fs.ErrNotExist, unix.ENOTEMPTY)
 	case journal.Tree:

@@ -12,6 +12,9 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"k0s.io/k0s/internal/host"
+	"k0s.io/k0s/internal/journal"
 )
 
 func makeFIFO(t *testing.T, path string) {
@@ -54,6 +57,32 @@ func TestRemoveDeadSockets(t *testing.T) {
 	}
 	if want := []string{"alive", "file"}; !slices.Equal(left, want) {
 		t.Errorf("left are %q, want %q", left, want)
+	}
+}
+
+// A k0s that was killed while it wrote a file has left another one beside it.
+func TestUndoFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net.d")
+	name := filepath.Join(dir, "k0s.conflist")
+	for _, files := range [][]string{{"k0s.conflist"}, {".k0s.conflist-123"}, {"k0s.conflist", ".k0s.conflist-123"}, nil} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if err := os.WriteFile(filepath.Join(dir, file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // done before, and the directory is gone
+			for _, e := range []journal.Entry{{Kind: journal.File, Name: name}, {Kind: journal.Dir, Name: dir}} {
+				if err := undo(t.Context(), host.Layout{}, e); err != nil {
+					t.Errorf("%v: undoing %v: %v", files, e, err)
+				}
+			}
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%v: the directory is still there: %v", files, err)
+		}
 	}
 }
 
