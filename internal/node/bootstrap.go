@@ -75,8 +75,12 @@ func (b Bootstrap) run(ctx context.Context) error {
 
 // unfit tells why this worker needs a token; nil if it does not.
 func (b Bootstrap) unfit(now time.Time) error {
-	if _, err := os.Stat(b.Layout.PKI("ca.crt")); err != nil {
+	ca, err := os.ReadFile(b.Layout.PKI("ca.crt"))
+	if err != nil {
 		return err
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(ca) {
+		return fmt.Errorf("%s holds no certificate", b.Layout.PKI("ca.crt"))
 	}
 	pair, err := tls.LoadX509KeyPair(currentCertificate(b.Layout), currentCertificate(b.Layout))
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"k0s.io/k0s/internal/file"
 )
 
 // StoreKubeletCertificate puts a certificate with its key, as PEM, where the kubelet looks for it, in the way of
@@ -17,16 +19,19 @@ func StoreKubeletCertificate(current string, content []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	file := fmt.Sprintf("kubelet-client-%s.pem", time.Now().Format("2006-01-02-15-04-05"))
-	if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
+	name := fmt.Sprintf("kubelet-client-%s.pem", time.Now().Format("2006-01-02-15-04-05"))
+	if err := file.Write(filepath.Join(dir, name), content, 0o600, file.Options{Durable: true}); err != nil {
 		return err
 	}
 	link := current + ".new"
 	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Symlink(file, link); err != nil {
+	if err := os.Symlink(name, link); err != nil {
 		return err
 	}
-	return os.Rename(link, current)
+	if err := os.Rename(link, current); err != nil {
+		return err
+	}
+	return file.SyncDir(dir)
 }

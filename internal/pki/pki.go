@@ -73,7 +73,7 @@ func EnsureCA(path, commonName string, lifetime time.Duration, owner Owner) (*CA
 	case errors.Is(err, fs.ErrNotExist):
 		return makeCA(certFile, keyFile, commonName, lifetime, owner)
 	case err != nil:
-		return nil, err
+		return nil, damaged(err)
 	case !cert.IsCA:
 		return nil, fmt.Errorf("%s is not a certificate authority's certificate", certFile)
 	case time.Now().After(cert.NotAfter):
@@ -85,7 +85,7 @@ func EnsureCA(path, commonName string, lifetime time.Duration, owner Owner) (*CA
 		return ca, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	if !matches(cert, key) {
 		return nil, fmt.Errorf("%s does not belong to %s", keyFile, certFile)
@@ -101,7 +101,7 @@ func makeCA(certFile, keyFile, commonName string, lifetime time.Duration, owner 
 		key, err = newKey()
 	}
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	if !isNew {
 		signed, err := signedBy(key, filepath.Dir(certFile))
@@ -137,6 +137,11 @@ func makeCA(certFile, keyFile, commonName string, lifetime time.Duration, owner 
 		return nil, err
 	}
 	return &CA{Cert: cert, key: key, file: certFile}, chown(keyFile, owner)
+}
+
+// damaged says what to do about a file that cannot be read, and cannot be made anew.
+func damaged(err error) error {
+	return fmt.Errorf("%w: put the file back from a backup, or from another controller of the cluster, which has the same", err)
 }
 
 // signedBy finds a certificate in dir that key has signed; "" when there is none.
@@ -286,7 +291,7 @@ func (r Request) usages() []x509.ExtKeyUsage {
 // good. A private key that was lost is not made anew, for that would void every token.
 func EnsureKeyPair(path string, owner Owner) error {
 	keyFile, pubFile := path+".key", path+".pub"
-	_, pubErr := os.Stat(pubFile)
+	pub, pubErr := os.ReadFile(pubFile)
 	if pubErr != nil && !errors.Is(pubErr, fs.ErrNotExist) {
 		return pubErr
 	}
@@ -300,9 +305,9 @@ func EnsureKeyPair(path string, owner Owner) error {
 		}
 	}
 	if err != nil {
-		return err
+		return damaged(err)
 	}
-	if pubErr != nil {
+	if block, _ := pem.Decode(pub); block == nil {
 		der, err := x509.MarshalPKIXPublicKey(key.Public())
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,6 +146,41 @@ func TestMismatchesAreRefused(t *testing.T) {
 		spoil(dir)
 		if _, err := EnsureCA(filepath.Join(dir, "ca"), "kubernetes-ca", DefaultCALifetime, Owner{}); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// TestDamagedFiles: what can be made anew is, and of what cannot be the error says how to have it again.
+func TestDamagedFiles(t *testing.T) {
+	for file, anew := range map[string]bool{
+		"ca.crt": false, "ca.key": false, "sa.key": false, "sa.pub": true, "server.crt": true, "server.key": true,
+	} {
+		for name, content := range map[string]string{"empty": "", "zeros": strings.Repeat("\x00", 300), "half": "-----BEGIN CERTIFICATE-----\nMIIB"} {
+			t.Run(file+" is "+name, func(t *testing.T) {
+				dir := t.TempDir()
+				ensure := func() error {
+					ca, err := EnsureCA(filepath.Join(dir, "ca"), "kubernetes-ca", DefaultCALifetime, Owner{})
+					if err != nil {
+						return err
+					}
+					return errors.Join(ca.Ensure(request(dir)), EnsureKeyPair(filepath.Join(dir, "sa"), Owner{}))
+				}
+				if err := ensure(); err != nil {
+					t.Fatal(err)
+				}
+				path := filepath.Join(dir, file)
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				err := ensure()
+				if anew {
+					if now, readErr := os.ReadFile(path); err != nil || readErr != nil || !strings.Contains(string(now), "-----END") {
+						t.Errorf("it is %q: %v, %v", now, err, readErr)
+					}
+				} else if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "from a backup") {
+					t.Errorf("got %v", err)
+				}
+			})
 		}
 	}
 }
