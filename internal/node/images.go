@@ -6,6 +6,7 @@ import (
 	"io"
 
 	containerdclient "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	embeddedbins "k0s.io/k0s/embedded-bins"
@@ -73,7 +74,8 @@ func importImage(ctx context.Context, client *containerdclient.Client, image ass
 		return false, err
 	}
 	for _, img := range imgs {
-		if err := containerdclient.NewImage(client, img).Unpack(ctx, ""); err != nil {
+		// A power cut must not leave what counts as unpacked with empty files in it.
+		if err := containerdclient.NewImage(client, img).Unpack(ctx, "", containerdclient.WithUnpackApplyOpts(diff.WithSyncFs(true))); err != nil {
 			return false, fmt.Errorf("unpacking: %w", err)
 		}
 	}
