@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 
+	"k0s.io/k0s/internal/file"
 	"k0s.io/k0s/internal/host"
 )
 
@@ -67,7 +68,7 @@ func Acquire(l host.Layout, about RuntimeSpec) (*Lock, error) {
 	content, err := yaml.Marshal(RuntimeConfig{APIVersion: "k0s.k0sproject.io/v1beta1", Kind: "RuntimeConfig", Spec: about})
 	if err == nil {
 		lock.file = l.Run("k0s.yaml")
-		err = os.WriteFile(lock.file, content, 0o600)
+		err = file.Write(lock.file, content, 0o600, file.Options{}) // whole: others read it
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Release())
