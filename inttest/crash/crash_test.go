@@ -88,12 +88,7 @@ func TestKilledWhileFounding(t *testing.T) {
 				}
 			}
 			time.Sleep(moment)
-			if err := host.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := host.Boot(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			reboot(t, host)
 			if err := c.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -102,12 +97,7 @@ func TestKilledWhileFounding(t *testing.T) {
 			if err := c.WaitAPI(ctx); err != nil {
 				t.Error(err)
 			}
-			if err := host.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := host.Boot(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			reboot(t, host)
 			host.Run(t, "rm", "-rf", c.DataDir)
 		})
 	}
@@ -118,12 +108,7 @@ func TestPowerFailures(t *testing.T) {
 	c := cluster.New(host, "--single")
 	for _, moment := range moments {
 		start(t, c, moment)
-		if err := host.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		if err := host.Boot(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		reboot(t, host)
 	}
 	c.Run(t)
 }
