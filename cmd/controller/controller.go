@@ -282,8 +282,22 @@ func preflight(ctx context.Context, p *plan) error {
 		ports = append(ports, workers...)
 		errs = append(errs, cli.FitForWorkloads())
 	}
+	errs = append(errs, collisions(ports))
 	for _, port := range ports {
 		errs = append(errs, host.FreeAddress(ctx, port.String(), port.Usage))
+	}
+	return errors.Join(errs...)
+}
+
+// collisions are ports of our own that are the same: what each of them is alone, free, says nothing of that.
+func collisions(ports []host.Port) error {
+	var errs []error
+	for i, port := range ports {
+		for _, other := range ports[:i] {
+			if port.Collides(other) {
+				errs = append(errs, fmt.Errorf("port %d is to be of both %s and %s: give one of them another port", port.Number, other.Usage, port.Usage))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -123,3 +123,20 @@ func TestHostnameOverrideNamesTheNode(t *testing.T) {
 		t.Errorf("got %q and %q", p.node.NodeName, p.controller.NodeName)
 	}
 }
+
+// TestPreflightCollisions: whether a controller is a node, too, is not in its k0s.yaml.
+func TestPreflightCollisions(t *testing.T) {
+	const want = "port 10250 is to be of both kube-apiserver (spec.api.port) and the kubelet: give one of them another port"
+	for _, tc := range []struct {
+		f    flags
+		says bool
+	}{{flags{}, false}, {flags{enableWorker: true}, true}} {
+		p, err := planFor(t, tc.f, "    port: 10250\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := preflight(t.Context(), p); (err != nil && strings.Contains(err.Error(), want)) != tc.says {
+			t.Errorf("node %t: got %v", tc.f.enableWorker, err)
+		}
+	}
+}

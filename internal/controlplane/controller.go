@@ -74,13 +74,6 @@ func Controller(o Options) component.Set {
 	return set
 }
 
-const (
-	etcdClientPort        = 2379
-	etcdPeerPort          = 2380
-	controllerManagerPort = 10257
-	schedulerPort         = 10259
-)
-
 // Ports lists what a controller listens on that does without some components.
 func Ports(c *v1beta1.ClusterConfig, alone bool, without []string) []host.Port {
 	api := host.Port{Number: c.Spec.API.Port, Usage: "kube-apiserver (spec.api.port)"}
@@ -89,7 +82,7 @@ func Ports(c *v1beta1.ClusterConfig, alone bool, without []string) []host.Port {
 	}
 	ports := append([]host.Port{api}, storePorts(c.Spec.Storage)...)
 	if !slices.Contains(without, name.KubeControllerManager) {
-		ports = append(ports, host.Port{Address: "127.0.0.1", Number: controllerManagerPort, Usage: name.KubeControllerManager})
+		ports = append(ports, host.Port{Address: "127.0.0.1", Number: v1beta1.ControllerManagerPort, Usage: name.KubeControllerManager})
 	}
 	if c.Spec.Storage.Joinable() && !alone && !slices.Contains(without, joinapi.Name) {
 		join := host.Port{Number: c.Spec.API.K0sAPIPort, Usage: "the join API (spec.api.k0sApiPort)"}
@@ -102,7 +95,7 @@ func Ports(c *v1beta1.ClusterConfig, alone bool, without []string) []host.Port {
 		ports = append(ports, tunnelPorts(c)...)
 	}
 	if !slices.Contains(without, name.KubeScheduler) {
-		ports = append(ports, host.Port{Address: "127.0.0.1", Number: schedulerPort, Usage: name.KubeScheduler})
+		ports = append(ports, host.Port{Address: "127.0.0.1", Number: v1beta1.SchedulerPort, Usage: name.KubeScheduler})
 	}
 	return ports
 }

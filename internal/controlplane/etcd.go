@@ -17,6 +17,7 @@ import (
 	"k0s.io/k0s/internal/probe"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/internal/store"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 const etcdClientURL = "https://127.0.0.1:2379"
@@ -103,7 +104,7 @@ func runUntil(ctx context.Context, spec func() (process.Spec, error), check func
 }
 
 func etcdPeerURL(o Options) string {
-	return "https://" + net.JoinHostPort(o.Config.Spec.Storage.Etcd.PeerAddress, strconv.Itoa(etcdPeerPort))
+	return "https://" + net.JoinHostPort(o.Config.Spec.Storage.Etcd.PeerAddress, strconv.Itoa(v1beta1.EtcdPeerPort))
 }
 
 // maxLearners is how many controllers may be joining at the same time. etcd must have the same on all of

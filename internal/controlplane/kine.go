@@ -17,8 +17,6 @@ import (
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
-const kineMetricsPort = 2380
-
 // kine speaks etcd's protocol for a database.
 func kine(o Options) component.Component {
 	return process.Component(name.Kine, func() (process.Spec, error) { return kineProcess(o) }, kineAccess(o).Ask)
@@ -56,7 +54,7 @@ func kineArgs(o Options) []string {
 		"listen-address": "unix://" + o.Layout.KineSocket(),
 		// Old revisions are removed when the API server asks for it, every five minutes, as from etcd.
 		"compact-interval":     "0s",
-		"metrics-bind-address": fmt.Sprintf("127.0.0.1:%d", kineMetricsPort),
+		"metrics-bind-address": fmt.Sprintf("127.0.0.1:%d", v1beta1.KineMetricsPort),
 		"log-format":           "json",
 	}
 	if level := o.LogLevels[name.Kine]; level == "debug" || level == "trace" {
@@ -80,7 +78,7 @@ func kinePorts(k v1beta1.KineSpec) []host.Port {
 	if other || slices.ContainsFunc(k.RawArgs, func(arg string) bool { return strings.HasPrefix(strings.TrimLeft(arg, "-"), flag) }) {
 		return nil
 	}
-	return []host.Port{{Address: "127.0.0.1", Number: kineMetricsPort, Usage: "kine's metrics"}}
+	return []host.Port{{Address: "127.0.0.1", Number: v1beta1.KineMetricsPort, Usage: "kine's metrics"}}
 }
 
 // kineData is the database file, where it is in the data directory.

@@ -18,7 +18,7 @@ import (
 func controllerManager(o Options) component.Component {
 	return process.Component(name.KubeControllerManager, func() (process.Spec, error) {
 		return o.spec(name.KubeControllerManager, o.Config.Spec.InstallConfig.Users.KubeAPIServerUser, controllerManagerArgs(o))
-	}, o.healthz("ccm", controllerManagerPort))
+	}, o.healthz("ccm", v1beta1.ControllerManagerPort))
 }
 
 func controllerManagerArgs(o Options) []string {
@@ -84,7 +84,7 @@ func nodeMaskSizes(c *v1beta1.ClusterConfig, extra map[string]string, raw []stri
 func scheduler(o Options) component.Component {
 	return process.Component(name.KubeScheduler, func() (process.Spec, error) {
 		return o.spec(name.KubeScheduler, o.Config.Spec.InstallConfig.Users.KubeSchedulerUser, schedulerArgs(o))
-	}, o.healthz("scheduler", schedulerPort))
+	}, o.healthz("scheduler", v1beta1.SchedulerPort))
 }
 
 func schedulerArgs(o Options) []string {

@@ -77,8 +77,8 @@ func storePorts(s v1beta1.StorageSpec) []host.Port {
 		return nil
 	default:
 		return []host.Port{
-			{Address: "127.0.0.1", Number: etcdClientPort, Usage: "etcd's clients"},
-			{Address: s.Etcd.PeerAddress, Number: etcdPeerPort, Usage: "etcd's peers"},
+			{Address: "127.0.0.1", Number: v1beta1.EtcdClientPort, Usage: "etcd's clients"},
+			{Address: s.Etcd.PeerAddress, Number: v1beta1.EtcdPeerPort, Usage: "etcd's peers"},
 		}
 	}
 }

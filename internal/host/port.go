@@ -2,6 +2,7 @@ package host
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 )
 
@@ -14,3 +15,13 @@ type Port struct {
 
 // String is the address to listen on.
 func (p Port) String() string { return net.JoinHostPort(p.Address, strconv.Itoa(p.Number)) }
+
+// Collides tells whether two components cannot listen on both.
+func (p Port) Collides(other Port) bool {
+	return p.Number == other.Number && (p.Address == other.Address || p.everywhere() || other.everywhere())
+}
+
+func (p Port) everywhere() bool {
+	ip, err := netip.ParseAddr(p.Address)
+	return p.Address == "" || err == nil && ip.IsUnspecified()
+}

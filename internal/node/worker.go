@@ -119,12 +119,12 @@ func Ports(o Options) ([]host.Port, error) {
 		}
 	}
 	if proxy := o.Config.Spec.Network.KubeProxy; !proxy.Disabled {
-		for address, usage := range map[string]string{
-			proxy.MetricsBindAddress: "kube-proxy's metrics (spec.network.kubeProxy.metricsBindAddress)",
-			proxy.HealthzBindAddress: "kube-proxy's health (spec.network.kubeProxy.healthzBindAddress)",
+		for _, l := range []struct{ address, usage string }{
+			{proxy.MetricsBindAddress, "kube-proxy's metrics (spec.network.kubeProxy.metricsBindAddress)"},
+			{proxy.HealthzBindAddress, "kube-proxy's health (spec.network.kubeProxy.healthzBindAddress)"},
 		} {
-			if p, err := netip.ParseAddrPort(address); err == nil {
-				ports = append(ports, host.Port{Address: p.Addr().String(), Number: int(p.Port()), Usage: usage})
+			if p, err := netip.ParseAddrPort(l.address); err == nil {
+				ports = append(ports, host.Port{Address: p.Addr().String(), Number: int(p.Port()), Usage: l.usage})
 			}
 		}
 	}

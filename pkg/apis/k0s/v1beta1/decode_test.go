@@ -174,6 +174,26 @@ func roundTrip(t *testing.T, c *ClusterConfig) {
 	}
 }
 
+// TestPorts: ports that are the same and do not meet.
+func TestPorts(t *testing.T) {
+	for _, test := range []struct{ name, file, warning string }{
+		{"no etcd", `spec: {api: {port: 2379}, storage: {type: kine}}`, ""},
+		{"an external one", `spec: {api: {port: 2379}, storage: {etcd: {externalCluster: {endpoints: ["http://e:2379"], etcdPrefix: /a}}}}`, ""},
+		{"moved by an argument", `spec: {konnectivity: {adminPort: 10259, agentPort: 10257}, scheduler: {extraArgs: {secure-port: 1}}, controllerManager: {rawArgs: [--secure-port=2]}}`, ""},
+		{"other addresses", `spec: {api: {port: 2379, address: 192.0.2.1, onlyBindToAddress: true}, network: {kubeProxy: {metricsBindAddress: "127.0.0.2:10256"}}}`, ""},
+		{"a worker's balancer", `spec: {api: {port: 7443}}`, ""},
+		{"no node", `spec: {api: {port: 10250}}`,
+			"spec.api.port (10250) is also the port of the kubelet (of profile default): with it, this controller cannot be a node, too"},
+	} {
+		c, err := Parse([]byte(test.file), nil)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		} else if got := strings.Join(c.Warnings(), "\n"); got != test.warning {
+			t.Errorf("%s: warns %q, want %q", test.name, got, test.warning)
+		}
+	}
+}
+
 // TestAccepted: fields of features that do not exist may say what asks for nothing.
 func TestAccepted(t *testing.T) {
 	c, err := Parse([]byte(`
@@ -279,6 +299,15 @@ func TestRefused(t *testing.T) {
 		{"port 0", `spec: {api: {port: 0}}`, `line 1: spec.api.port: invalid value 0: must be a port from 1 to 65535`},
 		{"port 65536", `spec: {api: {k0sApiPort: 65536}}`, `line 1: spec.api.k0sApiPort: invalid value 65536: must be a port from 1 to 65535`},
 		{"same port", `spec: {api: {port: 9443}}`, `line 1: spec.api.k0sApiPort: invalid value 9443: is also the port of spec.api.port`},
+		{"ports of our own", `spec: {api: {port: 2379, k0sApiPort: 2380}, konnectivity: {agentPort: 10257, adminPort: 10259}}`,
+			"line 1: spec.api.port: invalid value 2379: is also the port of etcd's clients\n" +
+				"line 1: spec.api.k0sApiPort: invalid value 2380: is also the port of etcd's peers\n" +
+				"line 1: spec.konnectivity.adminPort: invalid value 10259: is also the port of kube-scheduler\n" +
+				"line 1: spec.konnectivity.agentPort: invalid value 10257: is also the port of kube-controller-manager"},
+		{"kine's port", `spec: {api: {port: 2380}, storage: {type: kine}}`, "line 1: spec.api.port: invalid value 2380: is also the port of kine's metrics"},
+		{"etcd's port on this host's address", `spec: {api: {port: 2380, address: 192.0.2.1, onlyBindToAddress: true}}`, "line 1: spec.api.port: invalid value 2380: is also the port of etcd's peers"},
+		{"two of kube-proxy", `spec: {network: {kubeProxy: {metricsBindAddress: "0.0.0.0:10256"}}}`, "line 1: spec.network.kubeProxy.healthzBindAddress: invalid value 10256: is also the port of spec.network.kubeProxy.metricsBindAddress"},
+		{"kube-proxy on the kubelet's port", `spec: {network: {kubeProxy: {metricsBindAddress: "127.0.0.1:10250"}}}`, "line 1: spec.network.kubeProxy.metricsBindAddress: invalid value 10250: is also the port of the kubelet (of profile default)"},
 		{"balancer on the kubelet's port", `spec: {network: {nodeLocalLoadBalancing: {envoyProxy: {apiServerBindPort: 10250}}}}`, `line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.apiServerBindPort: invalid value 10250: is also the port of the kubelet (of profile default)`},
 		{"balancer on the port of the kubelet's health", `spec: {network: {nodeLocalLoadBalancing: {envoyProxy: {apiServerBindPort: 10248}}}}`, `line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.apiServerBindPort: invalid value 10248: is also the port of the kubelet's health (of profile default)`},
 		{"balancer on a port of kube-proxy", `spec: {network: {nodeLocalLoadBalancing: {envoyProxy: {apiServerBindPort: 10249}}}}`, `line 1: spec.network.nodeLocalLoadBalancing.envoyProxy.apiServerBindPort: invalid value 10249: is also the port of spec.network.kubeProxy.metricsBindAddress`},

@@ -85,6 +85,9 @@ func (s StorageSpec) Joinable() bool {
 	return ok && scheme != "sqlite"
 }
 
+// runsEtcd tells whether controllers have an etcd of their own.
+func (s StorageSpec) runsEtcd() bool { return s.Type == EtcdStorage && s.Etcd.ExternalCluster == nil }
+
 func (s StorageSpec) validate(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	etcd := path.Child("etcd")

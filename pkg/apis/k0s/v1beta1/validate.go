@@ -1,8 +1,6 @@
 package v1beta1
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -93,68 +91,6 @@ func (u UsersSpec) validate(path *field.Path) field.ErrorList {
 		}
 	}
 	return errs
-}
-
-// validatePorts checks the ports of this controller against each other, and that of the balancer against the
-// others of workers.
-func (c *ClusterConfig) validatePorts(spec *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	taken := map[int]*field.Path{}
-	for _, p := range []struct {
-		path *field.Path
-		port int
-	}{
-		{spec.Child("api", "port"), c.Spec.API.Port},
-		{spec.Child("api", "k0sApiPort"), c.Spec.API.K0sAPIPort},
-		{spec.Child("konnectivity", "adminPort"), c.Spec.Konnectivity.AdminPort},
-		{spec.Child("konnectivity", "agentPort"), c.Spec.Konnectivity.AgentPort},
-	} {
-		if other := taken[p.port]; other != nil {
-			errs = append(errs, field.Invalid(p.path, p.port, fmt.Sprintf("is also the port of %s", other)))
-		} else {
-			taken[p.port] = p.path
-		}
-	}
-	balancer, section := c.Spec.Network.NodeLocalLoadBalancing, "envoyProxy"
-	if balancer.Type == "Traefik" {
-		section = "traefik"
-	}
-	if other := c.workerPorts()[balancer.BalancerPort()]; other != "" {
-		errs = append(errs, field.Invalid(spec.Child("network", "nodeLocalLoadBalancing", section, "apiServerBindPort"), balancer.BalancerPort(), "is also the port of "+other))
-	}
-	return errs
-}
-
-// workerPorts tells who else listens on a worker, whichever profile that has, by port.
-func (c *ClusterConfig) workerPorts() map[int]string {
-	ports := map[int]string{}
-	if proxy := c.Spec.Network.KubeProxy; !proxy.Disabled {
-		for path, address := range map[string]string{
-			"spec.network.kubeProxy.metricsBindAddress": proxy.MetricsBindAddress,
-			"spec.network.kubeProxy.healthzBindAddress": proxy.HealthzBindAddress,
-		} {
-			if bind, err := netip.ParseAddrPort(address); err == nil {
-				ports[int(bind.Port())] = path
-			}
-		}
-	}
-	if s, _ := c.Spec.Network.KubeRouter.Settings(); c.Spec.Network.Provider == KubeRouterProvider {
-		ports[int(s.Metrics.Port)] = "the pod network's metrics (spec.network.kuberouter)"
-		ports[int(s.Health.Port)] = "the pod network's health (spec.network.kuberouter)"
-		if s.BGP.Enabled {
-			ports[int(s.BGP.Port)] = "BGP (spec.network.kuberouter)"
-		}
-	}
-	for _, name := range c.ProfileNames() {
-		var kubelet struct{ Port, HealthzPort int }
-		if settings, err := c.KubeletSettings(name); err == nil {
-			_ = json.Unmarshal(settings, &kubelet) // what is no number is for the kubelet to refuse
-		}
-		ports[cmp.Or(kubelet.Port, 10250)] = fmt.Sprintf("the kubelet (of profile %s)", name)
-		ports[cmp.Or(kubelet.HealthzPort, 10248)] = fmt.Sprintf("the kubelet's health (of profile %s)", name)
-	}
-	delete(ports, 0)
-	return ports
 }
 
 // network is a CIDR of the file.
@@ -278,6 +214,7 @@ func (c *ClusterConfig) Warnings() []string {
 			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", path, why))
 		}
 	})
+	warnings = append(warnings, c.notANode()...)
 	warnings = append(warnings, inertProfiles(c.Spec.WorkerProfiles)...)
 	return append(warnings, c.inert()...)
 }
