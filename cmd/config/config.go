@@ -13,10 +13,15 @@ import (
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
+// hostFunc tells what a configuration has to go with on the host it is for.
+type hostFunc func(dataDir string) (v1beta1.Host, error)
+
 // Command returns `k0s config`. The programs check what k0s.yaml says about them.
-func Command(programs v1beta1.Programs) *cobra.Command {
+func Command(programs v1beta1.Programs) *cobra.Command { return command(programs, cli.ThisHost) }
+
+func command(programs v1beta1.Programs, thisHost hostFunc) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Print and check configurations (k0s.yaml)", Args: cli.NoArgs}
-	cmd.AddCommand(create(), validate(programs))
+	cmd.AddCommand(create(), validate(programs, thisHost))
 	return cmd
 }
 
@@ -25,7 +30,7 @@ func Command(programs v1beta1.Programs) *cobra.Command {
 func Deprecated(programs v1beta1.Programs) []*cobra.Command {
 	defaultConfig := create()
 	defaultConfig.Use, defaultConfig.Deprecated = "default-config", "use `k0s config create`"
-	config := validate(programs)
+	config := validate(programs, cli.ThisHost)
 	config.Use, config.Deprecated = "config", "use `k0s config validate`"
 	parent := &cobra.Command{Use: "validate", Short: "Check configurations", Hidden: true, Args: cli.NoArgs}
 	parent.AddCommand(config)
@@ -48,7 +53,7 @@ func create() *cobra.Command {
 	return cmd
 }
 
-func validate(programs v1beta1.Programs) *cobra.Command {
+func validate(programs v1beta1.Programs, thisHost hostFunc) *cobra.Command {
 	var (
 		file      string
 		otherHost bool
@@ -58,19 +63,23 @@ func validate(programs v1beta1.Programs) *cobra.Command {
 		Short: "Check a configuration as `k0s controller` does, and say everything that is wrong with it",
 		Long: "Checks a configuration as `k0s controller` does, and says everything that is wrong with it.\n\n" +
 			"Unless the file has spec.api.address, k0s uses an address of the host it runs on, which must not\n" +
-			"lie in the networks of pods and services. Here it is the address of this host: --other-host leaves\n" +
-			"it out. Files that the configuration names are not opened, and nothing is connected to.",
+			"lie in the networks of pods and services; and what it is to listen on must be there. Here that is\n" +
+			"this host: --other-host leaves it out. Files that the configuration names are not opened, and\n" +
+			"nothing is connected to.",
 		Example: "  k0s config validate --config k0s.yaml\n  k0s config create | k0s config validate --config -",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := v1beta1.Load(file, cmd.InOrStdin(), programs, manifests.CheckPatches)
-			if err != nil {
-				return err
-			}
+			checks := []v1beta1.Check{manifests.CheckPatches}
 			if !otherHost {
-				if err := completeHere(config); err != nil {
+				here, err := thisHost(host.DefaultDataDir)
+				if err != nil {
 					return err
 				}
+				checks = append(checks, v1beta1.OnHost(here))
+			}
+			config, err := v1beta1.Load(file, cmd.InOrStdin(), programs, checks...)
+			if err != nil {
+				return err
 			}
 			for _, warning := range config.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Warning:", warning)
@@ -83,19 +92,9 @@ func validate(programs v1beta1.Programs) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the k0s.yaml, or - for standard input (required)")
-	cmd.Flags().BoolVar(&otherHost, "other-host", false, "the file is for another host: leave the address of this one out")
+	cmd.Flags().BoolVar(&otherHost, "other-host", false, "the file is for another host: do not look at this one")
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err) // the flag is two lines above
 	}
 	return cmd
-}
-
-// completeHere is what `k0s controller` does on this host. One without any
-// network tells nothing.
-func completeHere(config *v1beta1.ClusterConfig) error {
-	addresses, err := host.Addresses()
-	if err != nil || len(addresses) == 0 {
-		return err
-	}
-	return config.Complete(addresses, host.DefaultDataDir)
 }

@@ -38,6 +38,7 @@ type flags struct {
 	worker            cli.WorkerFlags
 	token             cli.TokenFlags
 	programs          v1beta1.Programs
+	thisHost          func(dataDir string) (v1beta1.Host, error)
 	config            string
 	single            bool
 	enableWorker      bool
@@ -48,7 +49,7 @@ type flags struct {
 
 // Command returns `k0s controller`. The programs check what k0s.yaml says about them.
 func Command(programs v1beta1.Programs) *cobra.Command {
-	f := flags{programs: programs}
+	f := flags{programs: programs, thisHost: cli.ThisHost}
 	cmd := &cobra.Command{
 		Use:     "controller [TOKEN]",
 		Aliases: []string{"server"},
@@ -167,23 +168,16 @@ type plan struct {
 // plan turns flags and configuration into what is to be run, refusing what makes no sense before
 // anything is touched.
 func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
-	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs, manifests.CheckPatches)
-	if err != nil {
-		return nil, err
-	}
 	layout, err := host.NewLayout(f.DataDir, f.worker.KubeletRoot)
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := host.Addresses()
+	here, err := f.thisHost(layout.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	if api, err := netip.ParseAddr(config.Spec.API.Address); err == nil && api.IsLoopback() || len(addresses) == 0 && config.Spec.API.Address == "" {
-		return nil, fmt.Errorf("this host has no address but loopback, which nobody else can use, not even its pods: " +
-			"bring a network interface up, or name the address in spec.api.address")
-	}
-	if err := config.Complete(addresses, layout.DataDir); err != nil {
+	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs, manifests.CheckPatches, v1beta1.OnHost(here))
+	if err != nil {
 		return nil, err
 	}
 	managerArgs, err := cli.ExtraArgs("--kube-controller-manager-extra-args", f.managerArgs, name.KubeControllerManager, f.programs)
@@ -195,7 +189,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if workloads && !f.single && !f.noTaints {
 		taints = []string{"node-role.kubernetes.io/control-plane:NoSchedule"}
 	}
-	worker, err := f.worker.Node(layout, append([]netip.Addr{netip.MustParseAddr(config.Spec.API.Address)}, addresses...), map[string]string{controlplane.RoleLabel: "control-plane"}, taints, f.programs, log)
+	worker, err := f.worker.Node(layout, append([]netip.Addr{netip.MustParseAddr(config.Spec.API.Address)}, here.Addresses...), map[string]string{controlplane.RoleLabel: "control-plane"}, taints, f.programs, log)
 	if err != nil {
 		return nil, err
 	}

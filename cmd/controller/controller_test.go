@@ -1,7 +1,10 @@
 package controller
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,9 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"k0s.io/k0s/cmd/config"
 	"k0s.io/k0s/cmd/internal/cli"
 	"k0s.io/k0s/internal/component"
 	"k0s.io/k0s/internal/identity"
+	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
 )
 
 // planFor is the plan of a controller with these flags and this k0s.yaml.
@@ -21,6 +26,9 @@ func planFor(t *testing.T, f flags, config string) (*plan, error) {
 	f.config = filepath.Join(t.TempDir(), "k0s.yaml")
 	if err := os.WriteFile(f.config, []byte("spec:\n  api:\n    address: 192.0.2.1\n"+config), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	f.thisHost = func(dataDir string) (v1beta1.Host, error) {
+		return v1beta1.Host{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, DataDir: dataDir}, nil
 	}
 	return f.plan(&cobra.Command{}, slog.New(slog.DiscardHandler))
 }
@@ -137,6 +145,45 @@ func TestPreflightCollisions(t *testing.T) {
 		}
 		if err := preflight(t.Context(), p); (err != nil && strings.Contains(err.Error(), want)) != tc.says {
 			t.Errorf("node %t: got %v", tc.f.enableWorker, err)
+		}
+	}
+}
+
+// TestSameAsValidate: `k0s config validate` and `k0s controller` say the same of a file, on the same host.
+func TestSameAsValidate(t *testing.T) {
+	here, err := cli.ThisHost("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "spec: {}"
+	if len(here.Addresses) > 0 && here.Addresses[0].Is4() {
+		own = "spec: {network: {podCIDR: " + netip.PrefixFrom(here.Addresses[0], 24).Masked().String() + "}}"
+	}
+	for _, content := range []string{
+		"", "spec: {}", own,
+		"spec: [", "- a", "kind: Cluster", "spec: {}\n---\nspec: {}",
+		"spec: {api: {prot: 1, port: many}}",
+		"spec: {api: {address: 127.0.0.1}}",
+		"spec: {api: {address: 203.0.113.77}}",
+		"spec: {api: {address: 203.0.113.77, onlyBindToAddress: true}, storage: {type: kine}}",
+		"spec: {api: {address: \"2001:db8::1\"}}",
+		"spec: {api: {port: 2379}, network: {podCIDR: 10.96.0.0/16}}",
+		"spec: {network: {coreDNS: {patches: [{target: {kind: Deployment, name: no}, patch: {type: MergePatch, content: '{}'}}]}}}",
+		"spec: {network: {dualStack: {enabled: true}}}",
+	} {
+		file := filepath.Join(t.TempDir(), "k0s.yaml")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		validate := config.Command(nil)
+		validate.SetArgs([]string{"validate", "-c", file})
+		validate.SetOut(io.Discard)
+		validate.SetErr(io.Discard)
+		validate.SilenceErrors, validate.SilenceUsage = true, true
+		f := flags{config: file, thisHost: cli.ThisHost}
+		_, started := f.plan(&cobra.Command{}, slog.New(slog.DiscardHandler))
+		if validated := validate.Execute(); fmt.Sprint(validated) != fmt.Sprint(started) {
+			t.Errorf("%s:\nvalidate says %v\ncontroller says %v", content, validated, started)
 		}
 	}
 }

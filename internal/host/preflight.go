@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +14,15 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// CanListen tells whether the host has an address, or may listen on one that it does not have.
+func CanListen(address netip.Addr) bool {
+	listener, err := net.Listen("tcp", netip.AddrPortFrom(address, 0).String())
+	if err != nil {
+		return !errors.Is(err, unix.EADDRNOTAVAIL)
+	}
+	return listener.Close() == nil
+}
 
 // dying is how long a process may take to end that nobody can see any more but by its open port.
 const dying = 3 * time.Second

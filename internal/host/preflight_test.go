@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -24,6 +25,14 @@ func TestFreeAddress(t *testing.T) {
 	}
 	if err := FreeAddress(context.Background(), "192.0.2.1:1", "the test"); err == nil || !strings.Contains(err.Error(), "cannot listen") {
 		t.Errorf("not our address: got %v", err)
+	}
+}
+
+func TestCanListen(t *testing.T) {
+	for address, want := range map[string]bool{"127.0.0.1": true, "192.0.2.1": false} {
+		if got := CanListen(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: got %t", address, got)
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package v1beta1
 
 import (
+	"net/netip"
+
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -36,6 +38,9 @@ type APISpec struct {
 
 func (a APISpec) validate(path *field.Path) field.ErrorList {
 	errs := validateHostAddress(path.Child("address"), a.Address)
+	if ip, err := netip.ParseAddr(a.Address); err == nil && ip.Is4() && ip.IsLoopback() {
+		errs = append(errs, field.Invalid(path.Child("address"), a.Address, "must be an address others can connect to: a loopback address not even pods can use"))
+	}
 	errs = append(errs, validateExternalAddress(path.Child("externalAddress"), a.ExternalAddress)...)
 	for i, san := range a.SANs {
 		if !isIPOrName(san) && !isWildcard(san) {

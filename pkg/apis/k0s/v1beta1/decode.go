@@ -27,7 +27,7 @@ const maxSize = 1 << 20
 var obsolete = []string{"spec.telemetry.interval", "spec.podSecurityPolicy"}
 
 // Check tells what else is wrong with a configuration, such as patches that
-// apply to nothing.
+// apply to nothing. It may complete the configuration: see [OnHost].
 type Check func(*ClusterConfig) []Problem
 
 // Load reads and checks the configuration from a file, from stdin if path is
@@ -50,7 +50,7 @@ func load(path, defaultPath string, stdin io.Reader, programs Programs, checks .
 		name = defaultPath
 		data, err = os.ReadFile(defaultPath)
 		if errors.Is(err, fs.ErrNotExist) {
-			return Default(), nil
+			name, err = "", nil
 		}
 	default:
 		data, err = os.ReadFile(path)
@@ -79,14 +79,13 @@ func Parse(data []byte, programs Programs, checks ...Check) (*ClusterConfig, err
 		return nil, &Error{Problems: []Problem{*problem}}
 	}
 	config := Default()
-	if doc == nil {
-		return config, nil
-	}
 	d := decoder{lines: map[string]int{}}
 	for _, f := range Fields() {
 		d.paths = append(d.paths, f.Path)
 	}
-	d.value("", doc, reflect.ValueOf(config).Elem())
+	if doc != nil {
+		d.value("", doc, reflect.ValueOf(config).Elem())
+	}
 
 	errs := config.Validate()
 	if programs != nil {
@@ -96,7 +95,9 @@ func Parse(data []byte, programs Programs, checks ...Check) (*ClusterConfig, err
 	for _, check := range checks {
 		for _, p := range check(config) {
 			p.Line = lineOf(p.Path, d.lines)
-			found = append(found, p)
+			if !slices.ContainsFunc(found, func(other Problem) bool { return other.String() == p.String() }) {
+				found = append(found, p)
+			}
 		}
 	}
 	for _, p := range found {

@@ -1,8 +1,6 @@
 package v1beta1
 
 import (
-	"fmt"
-	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -66,37 +64,6 @@ func Default() *ClusterConfig {
 			Konnectivity: KonnectivitySpec{AdminPort: 8133, AgentPort: 8132},
 		},
 	}
-}
-
-// Complete fills what only the host can tell: spec.api.address, if empty, with the
-// first of the host's addresses that is of the primary family, or with the first
-// of all where that family is to follow from it; spec.storage.etcd.peerAddress, if empty, with
-// spec.api.address; spec.storage.kine.dataSource, if empty and of use, with a
-// SQLite database below dataDir. It then validates again, for a host address may
-// collide with a CIDR; the error is an *[Error].
-func (c *ClusterConfig) Complete(addresses []netip.Addr, dataDir string) error {
-	if c.Spec.API.Address == "" {
-		open := c.Spec.Network.DualStack.Enabled && c.Spec.Network.PrimaryAddressFamily == AutoFamily && c.Spec.API.ExternalAddress == ""
-		for _, address := range addresses {
-			if open || familyOf(address) == c.PrimaryFamily() {
-				c.Spec.API.Address = address.String()
-				break
-			}
-		}
-	}
-	if c.Spec.Storage.Etcd.PeerAddress == "" {
-		c.Spec.Storage.Etcd.PeerAddress = c.Spec.API.Address
-	}
-	if c.Spec.Storage.Type == KineStorage && c.Spec.Storage.Kine.DataSource == "" {
-		c.Spec.Storage.Kine.DataSource = defaultDataSource(dataDir)
-	}
-	if c.Spec.API.Address == "" {
-		return &Error{Problems: []Problem{{Path: "spec.api.address", Reason: fmt.Sprintf("required: no usable %s address was found on this host", c.PrimaryFamily())}}}
-	}
-	if problems := problemsOf(c.Validate(), nil); len(problems) > 0 {
-		return &Error{Problems: problems}
-	}
-	return nil
 }
 
 // defaultDataSource is a SQLite database that several connections write to:

@@ -328,7 +328,11 @@ func TestComplete(t *testing.T) {
 		{name: "in the service network", host: "10.100.1.1", wantAPI: "10.100.1.1", wantPeer: "10.100.1.1"}, // see TestWarnings
 		{name: "the cluster DNS's address", host: "10.96.0.10",
 			wantErr: `spec.network.serviceCIDR: invalid value "10.96.0.0/12": contains the host's address 10.96.0.10 (spec.api.address): choose another network`},
-		{name: "no address", wantErr: "spec.api.address: required: no usable IPv4 address was found on this host"},
+		{name: "no address", wantErr: "spec.api.address: required: this host has no address but loopback, which nobody else can use, not even its pods: " +
+			"bring a network interface up, or name the address here"},
+		{name: "a network that is wrong, too", host: "2001:db8::1", network: func(c *ClusterConfig) { c.Spec.Network.PodCIDR = "x" },
+			wantErr: "spec.api.address: required: no usable IPv4 address was found on this host\n" +
+				`spec.network.podCIDR: invalid value "x": must be a CIDR such as 10.244.0.0/16`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := Default()
