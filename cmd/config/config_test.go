@@ -54,6 +54,7 @@ func somewhere(dataDir string) (v1beta1.Host, error) {
 	return v1beta1.Host{
 		Addresses: []netip.Addr{only}, DataDir: dataDir,
 		CanListen: func(address netip.Addr) bool { return address == only },
+		HasUser:   func(name string) bool { return name == "me" },
 	}, nil
 }
 
@@ -103,6 +104,13 @@ func TestCommand(t *testing.T) {
 			"FILE:1: spec.api.address: invalid value \"203.0.113.77\": is no address of this host, and kube-apiserver (spec.api.onlyBindToAddress) is to listen there"},
 		{"loopback", "spec: {api: {address: 127.0.0.1}}", "config validate -c FILE --other-host", "", "",
 			"FILE:1: spec.api.address: invalid value \"127.0.0.1\": must be an address others can connect to: a loopback address not even pods can use"},
+
+		{"users", "spec: {installConfig: {users: {etcdUser: me, konnectivityUser: you, kubeAPIserverUser: kube-apisrever, kineUser: unused}}}", "config validate -c FILE", "", "",
+			"FILE:1: spec.installConfig.users.konnectivityUser: invalid value \"you\": is no user of this host (/etc/passwd), and what it is for would run as root: make it (useradd --system), or correct the name\n" +
+				"FILE:1: spec.installConfig.users.kubeAPIserverUser: invalid value \"kube-apisrever\": is no user of this host (/etc/passwd)"},
+		{"of kine", "spec: {storage: {type: kine}, installConfig: {users: {etcdUser: unused, kineUser: no-such}}}", "config validate -c FILE", "", "",
+			"FILE:1: spec.installConfig.users.kineUser: invalid value \"no-such\": is no user of this host"},
+		{"of another host", "spec: {installConfig: {users: {etcdUser: there}}}", "config validate -c FILE --other-host", "FILE is valid.\n", "", ""},
 
 		{"line ends of Windows", "spec:\r\n  api:\r\n    port: 443\r\n", "config validate -c FILE", "FILE is valid.\n", "", ""},
 		{"and the lines are counted", "spec:\r\n  api:\r\n    port: 0\r\n", "config validate -c FILE", "", "",

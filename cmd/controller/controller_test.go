@@ -170,6 +170,7 @@ func TestSameAsValidate(t *testing.T) {
 		"spec: {api: {port: 2379}, network: {podCIDR: 10.96.0.0/16}}",
 		"spec: {network: {coreDNS: {patches: [{target: {kind: Deployment, name: no}, patch: {type: MergePatch, content: '{}'}}]}}}",
 		"spec: {network: {dualStack: {enabled: true}}}",
+		"spec: {installConfig: {users: {etcdUser: no-such-user, kineUser: daemon}}}",
 	} {
 		file := filepath.Join(t.TempDir(), "k0s.yaml")
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {

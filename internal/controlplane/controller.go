@@ -103,7 +103,7 @@ func Ports(c *v1beta1.ClusterConfig, alone bool, without []string) []host.Port {
 type check = func(context.Context) error
 
 // spec is what all of a controller's programs have in common. user is the account that the program
-// runs as; root where there is no such account.
+// runs as; root where there is none of the default name.
 func (o Options) spec(program, user string, args []string) (process.Spec, error) {
 	u, err := o.lookupUser(user)
 	return process.Spec{

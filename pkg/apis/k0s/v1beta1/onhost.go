@@ -25,7 +25,8 @@ func OnHost(h Host) Check {
 	return func(c *ClusterConfig) []Problem {
 		problems := c.complete(h)
 		spec := field.NewPath("spec")
-		return append(problems, problemsOf(c.checkListening(spec, h), nil)...)
+		errs := append(c.checkListening(spec, h), c.checkUsers(spec, h)...)
+		return append(problems, problemsOf(errs, nil)...)
 	}
 }
 
@@ -96,6 +97,28 @@ func (c *ClusterConfig) checkListening(spec *field.Path, h Host) field.ErrorList
 			continue
 		}
 		errs = append(errs, field.Invalid(l.path, l.address, fmt.Sprintf("is no address of this host, and %s is to listen there: take one of %v", l.who, h.Addresses)))
+	}
+	return errs
+}
+
+// checkUsers tells which users were chosen that the host does not have.
+func (c *ClusterConfig) checkUsers(spec *field.Path, h Host) field.ErrorList {
+	users, standard := c.Spec.InstallConfig.Users, Default().Spec.InstallConfig.Users
+	var errs field.ErrorList
+	for _, u := range []struct {
+		field, name, standard string
+		runs                  bool
+	}{
+		{"etcdUser", users.EtcdUser, standard.EtcdUser, c.Spec.Storage.runsEtcd()},
+		{"kineUser", users.KineUser, standard.KineUser, c.Spec.Storage.Type == KineStorage},
+		{"konnectivityUser", users.KonnectivityUser, standard.KonnectivityUser, true},
+		{"kubeAPIserverUser", users.KubeAPIServerUser, standard.KubeAPIServerUser, true},
+		{"kubeSchedulerUser", users.KubeSchedulerUser, standard.KubeSchedulerUser, true},
+	} {
+		if u.runs && u.name != u.standard && h.HasUser != nil && !h.HasUser(u.name) {
+			errs = append(errs, field.Invalid(spec.Child("installConfig", "users", u.field), u.name,
+				"is no user of this host (/etc/passwd), and what it is for would run as root: make it (useradd --system), or correct the name"))
+		}
 	}
 	return errs
 }

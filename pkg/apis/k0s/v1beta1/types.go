@@ -122,9 +122,10 @@ type InstallConfigSpec struct {
 	Users UsersSpec `json:"users"`
 }
 
-// UsersSpec names the system users of the control plane. A program whose user
-// does not exist on the host runs as root. The names count at every start;
-// upstream k0s uses them only to make the users.
+// UsersSpec names the system users of the control plane. Where a user of a
+// default name does not exist on the host, its programs run as root; a user of
+// another name must exist. The names count at every start; upstream k0s uses
+// them only to make the users.
 type UsersSpec struct {
 	// EtcdUser runs etcd.
 	EtcdUser string `json:"etcdUser" scope:"node" change:"restart" example:"my-etcd"`
