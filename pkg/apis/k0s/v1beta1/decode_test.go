@@ -174,14 +174,17 @@ func roundTrip(t *testing.T, c *ClusterConfig) {
 	}
 }
 
-// TestPorts: ports that are the same and do not meet.
-func TestPorts(t *testing.T) {
+// TestFine: what looks wrong and works, or is warned of.
+func TestFine(t *testing.T) {
 	for _, test := range []struct{ name, file, warning string }{
 		{"no etcd", `spec: {api: {port: 2379}, storage: {type: kine}}`, ""},
 		{"an external one", `spec: {api: {port: 2379}, storage: {etcd: {externalCluster: {endpoints: ["http://e:2379"], etcdPrefix: /a}}}}`, ""},
 		{"moved by an argument", `spec: {konnectivity: {adminPort: 10259, agentPort: 10257}, scheduler: {extraArgs: {secure-port: 1}}, controllerManager: {rawArgs: [--secure-port=2]}}`, ""},
 		{"other addresses", `spec: {api: {port: 2379, address: 192.0.2.1, onlyBindToAddress: true}, network: {kubeProxy: {metricsBindAddress: "127.0.0.2:10256"}}}`, ""},
 		{"a worker's balancer", `spec: {api: {port: 7443}}`, ""},
+		{"link-local services", `spec: {network: {serviceCIDR: 169.254.128.0/20}}`,
+			"spec.network.serviceCIDR (169.254.128.0/20) has link-local addresses, of 169.254.0.0/16, which not every program goes out by: choose another network before you have workloads"},
+		{"the network of class E", `spec: {network: {podCIDR: 240.0.0.0/12}}`, ""},
 		{"no node", `spec: {api: {port: 10250}}`,
 			"spec.api.port (10250) is also the port of the kubelet (of profile default): with it, this controller cannot be a node, too"},
 	} {
@@ -296,6 +299,26 @@ func TestRefused(t *testing.T) {
 		{"external port", `spec: {api: {externalAddress: "lb:0"}}`, `line 1: spec.api.externalAddress: invalid value "lb:0": must have a port from 1 to 65535, or none`},
 		{"external URL", `spec: {api: {externalAddress: "https://lb"}}`, `line 1: spec.api.externalAddress: invalid value "https://lb": must have a port from 1 to 65535, or none`},
 		{"unspecified external address", `spec: {api: {externalAddress: 0.0.0.0}}`, `line 1: spec.api.externalAddress: invalid value "0.0.0.0": must be an address others can connect to`},
+		{"external addresses that are none", `spec: {api: {externalAddress: "10.0.0.999:6443", sans: [10.0.0.300, 1, 1.2.3, "fe80::1%eth0", 0.0.0.0, 1.example.org]}, konnectivity: {externalAddress: 10.0.0.256}}`,
+			`line 1: spec.api.externalAddress: invalid value "10.0.0.999:6443": must be an IP address or DNS name, with or without :port` + "\n" +
+				`line 1: spec.api.sans[0]: invalid value "10.0.0.300": must be an IP address or DNS name` + "\n" +
+				`line 1: spec.api.sans[1]: invalid value "1": must be an IP address or DNS name` + "\n" +
+				`line 1: spec.api.sans[2]: invalid value "1.2.3": must be an IP address or DNS name` + "\n" +
+				`line 1: spec.api.sans[3]: invalid value "fe80::1%eth0": must be an IP address or DNS name` + "\n" +
+				`line 1: spec.konnectivity.externalAddress: invalid value "10.0.0.256": must be an IP address or DNS name, with or without :port`},
+		{"external address of a pod", `spec: {api: {externalAddress: "10.244.0.5:6443"}}`,
+			`line 1: spec.network.podCIDR: invalid value "10.244.0.0/16": contains the address 10.244.0.5 of all controllers (spec.api.externalAddress): choose another network`},
+		{"external address of a service", `spec: {api: {externalAddress: 10.96.0.1}}`,
+			`line 1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": contains the address 10.96.0.1 of all controllers (spec.api.externalAddress): choose another network`},
+		{"networks for something else", "spec:\n network:\n  podCIDR: 127.0.0.0/16\n  serviceCIDR: 0.0.0.0/12",
+			`line 3: spec.network.podCIDR: invalid value "127.0.0.0/16": has addresses of 127.0.0.0/8, loopback, which cannot be those of pods or services` + "\n" +
+				`line 4: spec.network.serviceCIDR: invalid value "0.0.0.0/12": has addresses of 0.0.0.0/8, this network, which cannot be those of pods or services`},
+		{"networks for many", "spec:\n network:\n  podCIDR: 224.0.0.0/8\n  serviceCIDR: ff00::/108",
+			`line 3: spec.network.podCIDR: invalid value "224.0.0.0/8": has addresses of 224.0.0.0/4, multicast, which cannot be those of pods or services` + "\n" +
+				`line 4: spec.network.serviceCIDR: invalid value "ff00::/108": is not of the family of spec.network.podCIDR, 224.0.0.0/8: for both families, see spec.network.dualStack` + "\n" +
+				`line 4: spec.network.serviceCIDR: invalid value "ff00::/108": has addresses of ff00::/8, multicast, which cannot be those of pods or services`},
+		{"link-local pods", `spec: {network: {podCIDR: 169.254.0.0/16}}`,
+			`line 1: spec.network.podCIDR: invalid value "169.254.0.0/16": has link-local addresses, of 169.254.0.0/16, with which no pod can be behind a service`},
 		{"port 0", `spec: {api: {port: 0}}`, `line 1: spec.api.port: invalid value 0: must be a port from 1 to 65535`},
 		{"port 65536", `spec: {api: {k0sApiPort: 65536}}`, `line 1: spec.api.k0sApiPort: invalid value 65536: must be a port from 1 to 65535`},
 		{"same port", `spec: {api: {port: 9443}}`, `line 1: spec.api.k0sApiPort: invalid value 9443: is also the port of spec.api.port`},

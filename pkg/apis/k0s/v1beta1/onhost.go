@@ -115,7 +115,7 @@ func (c *ClusterConfig) checkUsers(spec *field.Path, h Host) field.ErrorList {
 		{"kubeAPIserverUser", users.KubeAPIServerUser, standard.KubeAPIServerUser, true},
 		{"kubeSchedulerUser", users.KubeSchedulerUser, standard.KubeSchedulerUser, true},
 	} {
-		if u.runs && u.name != u.standard && h.HasUser != nil && !h.HasUser(u.name) {
+		if u.runs && u.name != "" && u.name != u.standard && h.HasUser != nil && !h.HasUser(u.name) {
 			errs = append(errs, field.Invalid(spec.Child("installConfig", "users", u.field), u.name,
 				"is no user of this host (/etc/passwd), and what it is for would run as root: make it (useradd --system), or correct the name"))
 		}

@@ -126,11 +126,36 @@ func (c *ClusterConfig) networks(path *field.Path) (pods, services []network, er
 	return pods, services, errs
 }
 
+// unusable are networks whose addresses nothing can be reached by from elsewhere, with what they are for.
+var unusable = []struct {
+	netip.Prefix
+	what string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "this network"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("::/127"), "loopback"},
+}
+
+var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
+
 // validateNetworks checks the CIDRs, alone and against each other and the
 // addresses of this host.
 func (c *ClusterConfig) validateNetworks(spec *field.Path) field.ErrorList {
 	pods, services, errs := c.networks(spec.Child("network"))
+	for _, n := range append(slices.Clone(pods), services...) {
+		for _, u := range unusable {
+			if n.Overlaps(u.Prefix) {
+				errs = append(errs, n.invalid("has addresses of %s, %s, which cannot be those of pods or services", u.Prefix, u.what))
+			}
+		}
+	}
 	for _, p := range pods {
+		if p.Overlaps(linkLocal) {
+			errs = append(errs, p.invalid("has link-local addresses, of %s, with which no pod can be behind a service", linkLocal))
+		}
 		mask := c.nodeMaskSize(p.Prefix)
 		switch {
 		case p.Bits() > mask:
@@ -164,9 +189,12 @@ func (c *ClusterConfig) validateNetworks(spec *field.Path) field.ErrorList {
 // validateHostAddresses checks that this host's addresses go with the networks.
 func (c *ClusterConfig) validateHostAddresses(spec *field.Path, pods, services []network) field.ErrorList {
 	var errs field.ErrorList
-	hosts := map[string]string{c.Spec.API.Address: "spec.api.address"}
+	hosts := map[string]string{c.Spec.API.Address: "the host's address %s (spec.api.address)"}
 	if peer := c.Spec.Storage.Etcd.PeerAddress; hosts[peer] == "" {
-		hosts[peer] = "spec.storage.etcd.peerAddress"
+		hosts[peer] = "the host's address %s (spec.storage.etcd.peerAddress)"
+	}
+	if external := c.Spec.API.ExternalHost(); hosts[external] == "" {
+		hosts[external] = "the address %s of all controllers (spec.api.externalAddress)"
 	}
 	taken := append(c.InternalAPIAddresses(), c.DNSAddresses()...)
 	for _, host := range slices.Sorted(maps.Keys(hosts)) {
@@ -176,13 +204,13 @@ func (c *ClusterConfig) validateHostAddresses(spec *field.Path, pods, services [
 		}
 		for _, p := range pods {
 			if p.Contains(address) {
-				errs = append(errs, p.invalid("contains the host's address %s (%s): choose another network", address, hosts[host]))
+				errs = append(errs, p.invalid("contains "+hosts[host]+": choose another network", address))
 			}
 		}
 		// Elsewhere in it the host is in the way of one service at most, some day: see Warnings.
 		for _, s := range services {
 			if s.Contains(address) && slices.Contains(taken, address) {
-				errs = append(errs, s.invalid("contains the host's address %s (%s): choose another network", address, hosts[host]))
+				errs = append(errs, s.invalid("contains "+hosts[host]+": choose another network", address))
 			}
 		}
 	}
@@ -204,6 +232,10 @@ func (c *ClusterConfig) Warnings() []string {
 	address, err := netip.ParseAddr(c.Spec.API.Address)
 	_, services, _ := c.networks(field.NewPath("spec", "network"))
 	for _, s := range services {
+		if s.Overlaps(linkLocal) {
+			warnings = append(warnings, fmt.Sprintf("%s (%s) has link-local addresses, of %s, which not every program goes out by: "+
+				"choose another network before you have workloads", s.path, s, linkLocal))
+		}
 		if err == nil && s.Contains(address) {
 			warnings = append(warnings, fmt.Sprintf("%s (%s) contains this host's address %s: pods will not reach the host "+
 				"while a service has that address; choose another network before you have workloads", s.path, s, address))
@@ -332,9 +364,12 @@ func isWildcard(s string) bool {
 	return ok && len(validation.IsDNS1123Subdomain(strings.ToLower(rest))) == 0
 }
 
+// isIPOrName leaves out what only looks like a name, an address with a number too
+// large or too few: no domain has only digits for its last label.
 func isIPOrName(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return ip.Zone() == ""
 	}
-	return len(validation.IsDNS1123Subdomain(strings.ToLower(s))) == 0
+	last := s[strings.LastIndex(s, ".")+1:]
+	return strings.Trim(last, "0123456789") != "" && len(validation.IsDNS1123Subdomain(strings.ToLower(s))) == 0
 }
