@@ -75,11 +75,14 @@ func load(path, defaultPath string, stdin io.Reader, programs Programs, checks .
 // are all reported together in one *[Error], and no configuration is returned.
 func Parse(data []byte, programs Programs, checks ...Check) (*ClusterConfig, error) {
 	doc, problem := parseDocument(data)
+	d := decoder{lines: map[string]int{}}
 	if problem != nil {
-		return nil, &Error{Problems: []Problem{*problem}}
+		d.problems = append(d.problems, *problem)
+		if doc == nil {
+			return nil, &Error{Problems: d.problems}
+		}
 	}
 	config := Default()
-	d := decoder{lines: map[string]int{}}
 	for _, f := range Fields() {
 		d.paths = append(d.paths, f.Path)
 	}
@@ -113,7 +116,7 @@ func Parse(data []byte, programs Programs, checks ...Check) (*ClusterConfig, err
 	return config, nil
 }
 
-// parseDocument returns the only document that is not empty; nil if none is.
+// parseDocument returns the first document that is not empty, nil if none is; and what is wrong with the file.
 func parseDocument(data []byte) (*yaml.Node, *Problem) {
 	if len(data) > maxSize {
 		return nil, &Problem{Reason: fmt.Sprintf("larger than %d bytes: this is not a k0s.yaml", maxSize)}
@@ -130,13 +133,13 @@ func parseDocument(data []byte) (*yaml.Node, *Problem) {
 			if bytes.Contains(data, []byte("\t")) && strings.Contains(reason, "cannot start any token") {
 				reason += ": indent with spaces, not with tabs"
 			}
-			return nil, &Problem{Reason: reason}
+			return doc, &Problem{Reason: reason}
 		}
 		if len(node.Content) == 0 || isNull(node.Content[0]) {
 			continue
 		}
 		if doc != nil {
-			return nil, &Problem{Line: node.Content[0].Line, Reason: "a second YAML document: k0s.yaml must have only one"}
+			return doc, &Problem{Line: node.Content[0].Line, Reason: "a second YAML document: k0s.yaml must have only one"}
 		}
 		doc = node.Content[0]
 	}
@@ -194,6 +197,9 @@ func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 		child := join(path, e.name)
 		i := slices.IndexFunc(fields, func(f structField) bool { return f.name == e.name })
 		switch {
+		case e.again && i >= 0:
+			d.look(child, e.value, reflect.New(v.FieldByIndex(fields[i].index).Type()).Elem())
+		case e.again:
 		case i >= 0:
 			d.lines[child] = e.key.Line
 			d.value(child, e.value, v.FieldByIndex(fields[i].index))
@@ -207,10 +213,10 @@ func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 type entry struct {
 	name       string
 	key, value *yaml.Node
+	again      bool // the key has been there before
 }
 
-// entries returns the keys of a mapping with their values, the first one of
-// duplicates.
+// entries returns the keys of a mapping with their values.
 func (d *decoder) entries(path string, n *yaml.Node) []entry {
 	if n.Kind != yaml.MappingNode {
 		d.undecoded = append(d.undecoded, path)
@@ -228,12 +234,20 @@ func (d *decoder) entries(path string, n *yaml.Node) []entry {
 			d.problem(key, path, nil, "a key must be a name, not %s", describe(resolved))
 		case first[resolved.Value] > 0:
 			d.problem(key, join(path, resolved.Value), nil, "duplicate key: already set on line %d", first[resolved.Value])
+			entries = append(entries, entry{resolved.Value, key, value, true})
 		default:
 			first[resolved.Value] = key.Line
-			entries = append(entries, entry{resolved.Value, key, value})
+			entries = append(entries, entry{resolved.Value, key, value, false})
 		}
 	}
 	return entries
+}
+
+// look finds what is wrong with the value of a key that has been there before. The first one counts.
+func (d *decoder) look(path string, n *yaml.Node, v reflect.Value) {
+	other := decoder{lines: map[string]int{}, paths: d.paths}
+	other.value(path, n, v)
+	d.problems = append(d.problems, other.problems...)
 }
 
 // stringMap sets a map with string keys. An empty one is nil, as if left out.
@@ -241,8 +255,12 @@ func (d *decoder) stringMap(path string, n *yaml.Node, v reflect.Value) {
 	result := reflect.MakeMap(v.Type())
 	for _, e := range d.entries(path, n) {
 		child := fmt.Sprintf("%s[%s]", path, e.name)
-		d.lines[child] = e.key.Line
 		value := reflect.New(v.Type().Elem()).Elem()
+		if e.again {
+			d.look(child, e.value, value)
+			continue
+		}
+		d.lines[child] = e.key.Line
 		d.value(child, e.value, value)
 		result.SetMapIndex(reflect.ValueOf(e.name).Convert(v.Type().Key()), value)
 	}
@@ -315,11 +333,7 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 
 // ownJSON sets a value of a type that decodes itself from JSON.
 func (d *decoder) ownJSON(path string, n *yaml.Node, v reflect.Value) {
-	before := len(d.problems)
-	if d.note(path, n); len(d.problems) > before {
-		d.undecoded = append(d.undecoded, path)
-		return
-	}
+	d.note(path, n)
 	target := reflect.New(v.Type())
 	var content any
 	err := n.Decode(&content)
@@ -342,15 +356,24 @@ func (d *decoder) ownJSON(path string, n *yaml.Node, v reflect.Value) {
 }
 
 // note remembers the lines of what others will decode, and refuses the keys that
-// are refused everywhere.
+// are refused everywhere, which it takes out.
 func (d *decoder) note(path string, n *yaml.Node) {
 	switch n.Kind {
 	case yaml.MappingNode:
+		var kept []*yaml.Node
 		for _, e := range d.entries(path, n) {
 			child := join(path, e.name)
+			if e.again {
+				other := decoder{lines: map[string]int{}}
+				other.note(child, e.value)
+				d.problems = append(d.problems, other.problems...)
+				continue
+			}
 			d.lines[child] = e.key.Line
 			d.note(child, e.value)
+			kept = append(kept, e.key, e.value)
 		}
+		n.Content = kept
 	case yaml.SequenceNode:
 		for i, item := range n.Content {
 			child := fmt.Sprintf("%s[%d]", path, i)

@@ -268,6 +268,20 @@ func TestRefused(t *testing.T) {
 		{"duplicate section", "spec:\n  api: {}\n  api: {}", "line 3: spec.api: duplicate key: already set on line 2"},
 		{"duplicate argument", "spec: {api: {extraArgs: {a: 1, a: 2}}}", "line 1: spec.api.extraArgs.a: duplicate key: already set on line 1"},
 		{"duplicate unsupported", "spec: {network: {dualStack: {enabled: false, enabled: false}}}", "line 1: spec.network.dualStack.enabled: duplicate key: already set on line 1"},
+		{"what else is wrong with a duplicate", "spec:\n  api: {port: 1}\n  api:\n    prot: 1\n    extraArgs: {a: [], a: []}\n",
+			"line 3: spec.api: duplicate key: already set on line 2\n" +
+				"line 4: spec.api.prot: unknown field: did you mean \"port\"?\n" +
+				"line 5: spec.api.extraArgs.a: duplicate key: already set on line 5\n" +
+				"line 5: spec.api.extraArgs[a]: must be a string, not a list\n" +
+				"line 5: spec.api.extraArgs[a]: must be a string, not a list"},
+		{"duplicate in a profile", "spec:\n workerProfiles:\n - name: a\n   values:\n    maxPods: 1\n    maxPods: {a: 1, a: 2}\n    <<: {}\n    clusterDomain: x\n    kind: y\n",
+			"line 6: spec.workerProfiles[0].values.maxPods: duplicate key: already set on line 5\n" +
+				"line 6: spec.workerProfiles[0].values.maxPods.a: duplicate key: already set on line 6\n" +
+				"line 7: spec.workerProfiles[0].values: merge keys (<<) are not supported: write the fields out\n" +
+				"line 8: spec.workerProfiles[0].values.clusterDomain: is for k0s to set: it is spec.network.clusterDomain\n" +
+				"line 9: spec.workerProfiles[0].values.kind: invalid value \"y\": must be KubeletConfiguration"},
+		{"another document, and another problem", "spec: {api: {prot: 1}}\n---\nspec: {}",
+			"line 1: spec.api.prot: unknown field: did you mean \"port\"?\nline 3: a second YAML document: k0s.yaml must have only one"},
 		{"merge key", "spec: {scheduler: &a {}, controllerManager: {<<: *a}}", "line 1: spec.controllerManager: merge keys (<<) are not supported: write the fields out"},
 		{"a very long key", "spec: {konnectivity: {? " + strings.Repeat("x", 100_000) + " : 1}}",
 			"line 1: spec.konnectivity." + strings.Repeat("x", 100_000) + ": unknown field: valid here: adminPort, agentPort, externalAddress"},
