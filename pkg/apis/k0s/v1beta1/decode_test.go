@@ -185,6 +185,10 @@ func TestFine(t *testing.T) {
 		{"link-local services", `spec: {network: {serviceCIDR: 169.254.128.0/20}}`,
 			"spec.network.serviceCIDR (169.254.128.0/20) has link-local addresses, of 169.254.0.0/16, which not every program goes out by: choose another network before you have workloads"},
 		{"the network of class E", `spec: {network: {podCIDR: 240.0.0.0/12}}`, ""},
+		{"lives of certificates", `spec: {api: {ca: {expiresAfter: 1h}}, storage: {etcd: {ca: {expiresAfter: 10m, certificatesExpireAfter: 11m}}}}`,
+			"spec.api.ca.certificatesExpireAfter (8760h0m0s) is longer than expiresAfter (1h0m0s): no certificate outlives its authority\n" +
+				"spec.storage.etcd.ca.certificatesExpireAfter (11m0s) is longer than expiresAfter (10m0s): no certificate outlives its authority"},
+		{"as long as the authority", `spec: {api: {ca: {expiresAfter: 1h, certificatesExpireAfter: 1h}}}`, ""},
 		{"no node", `spec: {api: {port: 10250}}`,
 			"spec.api.port (10250) is also the port of the kubelet (of profile default): with it, this controller cannot be a node, too"},
 	} {
@@ -362,14 +366,14 @@ func TestRefused(t *testing.T) {
 		{"NUL", `spec: {controllerManager: {extraArgs: {v: "a\0"}, rawArgs: ["\0"]}}`,
 			`line 1: spec.controllerManager.extraArgs[v]: invalid value "a\x00": must not contain a NUL byte` + "\n" +
 				`line 1: spec.controllerManager.rawArgs[0]: invalid value "\x00": must not contain a NUL byte`},
-		{"CA lifetime", `spec: {api: {ca: {expiresAfter: 0s, certificatesExpireAfter: -1h}}}`, `line 1: spec.api.ca.expiresAfter: invalid value "0s": must be longer than 0s` + "\n" +
-			`line 1: spec.api.ca.certificatesExpireAfter: invalid value "-1h0m0s": must be longer than 0s`},
+		{"CA lifetime", `spec: {api: {ca: {expiresAfter: 0s, certificatesExpireAfter: -1h}}}`, `line 1: spec.api.ca.expiresAfter: invalid value "0s": must be at least 10m0s` + "\n" +
+			`line 1: spec.api.ca.certificatesExpireAfter: invalid value "-1h0m0s": must be at least 10m0s`},
 
 		// spec.storage
 		{"no storage type", `spec: {storage: {type: ""}}`, `line 1: spec.storage.type: required: must be etcd or kine`},
 		{"storage type", `spec: {storage: {type: sqlite}}`, `line 1: spec.storage.type: invalid value "sqlite": must be etcd or kine`},
 		{"peer address", `spec: {storage: {etcd: {peerAddress: "::1"}}}`, `line 1: spec.storage.etcd.peerAddress: invalid value "::1": must be an address others can connect to`},
-		{"etcd CA", `spec: {storage: {etcd: {ca: {expiresAfter: -1s}}}}`, `line 1: spec.storage.etcd.ca.expiresAfter: invalid value "-1s": must be longer than 0s`},
+		{"etcd CA", `spec: {storage: {etcd: {ca: {expiresAfter: -1s}}}}`, `line 1: spec.storage.etcd.ca.expiresAfter: invalid value "-1s": must be at least 10m0s`},
 		{"etcd arguments", `spec: {storage: {etcd: {extraArgs: {"": a}}}}`, `line 1: spec.storage.etcd.extraArgs[]: invalid value "": must be the name of a flag, without leading dashes, "=" or blanks`},
 		{"external etcd", `spec: {storage: {etcd: {externalCluster: {endpoints: [a], etcdPrefix: b, caFile: c, clientCertFile: d, clientKeyFile: e}}}}`,
 			`line 1: spec.storage.etcd.externalCluster.endpoints[0]: invalid value "a": must be a URL such as https://192.0.2.21:2379` + "\n" +

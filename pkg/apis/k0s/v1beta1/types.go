@@ -97,10 +97,12 @@ type Args struct {
 
 // CASpec is how long a certificate authority and its certificates are valid.
 type CASpec struct {
-	// ExpiresAfter is the lifetime of the authority, counted from its creation.
+	// ExpiresAfter is the lifetime of the authority, counted from its creation:
+	// ten minutes or longer.
 	ExpiresAfter metav1.Duration `json:"expiresAfter" scope:"cluster" change:"founding" example:"43800h"`
-	// CertificatesExpireAfter is the lifetime of each certificate it issues.
-	// Certificates are renewed at a start of k0s, when a third of it is left.
+	// CertificatesExpireAfter is the lifetime of each certificate it issues, ten
+	// minutes or longer; none outlives the authority. Certificates are renewed
+	// at a start of k0s, when a third of it is left.
 	CertificatesExpireAfter metav1.Duration `json:"certificatesExpireAfter" scope:"node" change:"renewal" example:"4380h"`
 }
 

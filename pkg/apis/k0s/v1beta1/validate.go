@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -66,15 +67,29 @@ func (a Args) validate(path *field.Path) field.ErrorList {
 	return errs
 }
 
+// shortestLife is that of a certificate that is of any use: k0s renews none before it starts again.
+const shortestLife = 10 * time.Minute
+
 func (c CASpec) validate(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if d := c.ExpiresAfter.Duration; d <= 0 {
-		errs = append(errs, field.Invalid(path.Child("expiresAfter"), d.String(), "must be longer than 0s"))
-	}
-	if d := c.CertificatesExpireAfter.Duration; d <= 0 {
-		errs = append(errs, field.Invalid(path.Child("certificatesExpireAfter"), d.String(), "must be longer than 0s"))
+	for _, life := range []struct {
+		field string
+		time.Duration
+	}{{"expiresAfter", c.ExpiresAfter.Duration}, {"certificatesExpireAfter", c.CertificatesExpireAfter.Duration}} {
+		if life.Duration < shortestLife {
+			errs = append(errs, field.Invalid(path.Child(life.field), life.String(), "must be at least "+shortestLife.String()))
+		}
 	}
 	return errs
+}
+
+// clamped warns of certificates that will not live as long as they are said to.
+func (c CASpec) clamped(path string) []string {
+	if c.CertificatesExpireAfter.Duration <= c.ExpiresAfter.Duration {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s.certificatesExpireAfter (%s) is longer than expiresAfter (%s): no certificate outlives its authority",
+		path, c.CertificatesExpireAfter.Duration, c.ExpiresAfter.Duration)}
 }
 
 func (u UsersSpec) validate(path *field.Path) field.ErrorList {
@@ -246,6 +261,10 @@ func (c *ClusterConfig) Warnings() []string {
 			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", path, why))
 		}
 	})
+	warnings = append(warnings, c.Spec.API.CA.clamped("spec.api.ca")...)
+	if c.Spec.Storage.runsEtcd() {
+		warnings = append(warnings, c.Spec.Storage.Etcd.CA.clamped("spec.storage.etcd.ca")...)
+	}
 	warnings = append(warnings, c.notANode()...)
 	warnings = append(warnings, inertProfiles(c.Spec.WorkerProfiles)...)
 	return append(warnings, c.inert()...)
