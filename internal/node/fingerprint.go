@@ -52,7 +52,7 @@ func fingerprints(o Options) (map[string]string, error) {
 		if s.Health.Port != 0 {
 			prints[networkHealth] = fmt.Sprint(s.Health)
 		}
-		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.EffectiveHairpin(), k.IPMasq, s.Egress, wrapping(o))
+		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.Hairpin, k.IPMasq, s.Egress, wrapping(o))
 	}
 	return prints, nil
 }

@@ -37,7 +37,7 @@ func podNetwork(o Options) component.Component {
 				network.MTU -= wrapping(o)
 			}
 		}
-		network.Hairpin = settings.EffectiveHairpin() != v1beta1.HairpinDisabled
+		network.Hairpin = settings.Hairpin != v1beta1.HairpinDisabled
 		network.Masquerade = settings.IPMasq
 		asked, _ := settings.Settings()
 		network.Shown = !asked.Egress

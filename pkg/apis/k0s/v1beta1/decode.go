@@ -22,10 +22,6 @@ const DefaultPath = "/etc/k0s/k0s.yaml"
 // maxSize of a k0s.yaml in bytes; the API server refuses larger objects, too.
 const maxSize = 1 << 20
 
-// obsolete are names which files written for old versions may still have. What
-// they once configured is gone.
-var obsolete = []string{"spec.telemetry.interval", "spec.podSecurityPolicy"}
-
 // Check tells what else is wrong with a configuration, such as patches that
 // apply to nothing. It may complete the configuration: see [OnHost].
 type Check func(*ClusterConfig) []Problem
@@ -86,8 +82,17 @@ func Parse(data []byte, programs Programs, checks ...Check) (*ClusterConfig, err
 	for _, f := range Fields() {
 		d.paths = append(d.paths, f.Path)
 	}
+	router := &config.Spec.Network.KubeRouter
+	hairpin := router.Hairpin
+	const leftOut = "\x00"
+	router.Hairpin = leftOut // then the old hairpinMode counts
 	if doc != nil {
 		d.value("", doc, reflect.ValueOf(config).Elem())
+	}
+	if router.Hairpin == leftOut {
+		if router.Hairpin = hairpin; router.HairpinMode != nil {
+			router.Hairpin = router.oldHairpin()
+		}
 	}
 
 	errs := config.Validate()
@@ -203,7 +208,6 @@ func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 		case i >= 0:
 			d.lines[child] = e.key.Line
 			d.value(child, e.value, v.FieldByIndex(fields[i].index))
-		case slices.Contains(obsolete, child):
 		default:
 			d.problem(e.key, child, nil, "unknown field: %s", hintFor(e.name, valid, d.paths))
 		}

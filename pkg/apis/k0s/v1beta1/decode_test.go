@@ -185,6 +185,17 @@ func TestFine(t *testing.T) {
 		{"link-local services", `spec: {network: {serviceCIDR: 169.254.128.0/20}}`,
 			"spec.network.serviceCIDR (169.254.128.0/20) has link-local addresses, of 169.254.0.0/16, which not every program goes out by: choose another network before you have workloads"},
 		{"the network of class E", `spec: {network: {podCIDR: 240.0.0.0/12}}`, ""},
+		{"both hairpins", `spec: {network: {kuberouter: {hairpin: Enabled, hairpinMode: true}}}`, ""},
+		{"the old hairpin", `spec: {network: {kuberouter: {hairpinMode: true}}}`, ""},
+		{"beside an external etcd", `spec: {storage: {etcd: {peerAddress: 192.0.2.1, ca: {expiresAfter: 20000h}, externalCluster: {endpoints: ["http://e:2379"], etcdPrefix: /a}}}}`,
+			"spec.storage.etcd.peerAddress has no effect: with externalCluster, k0s runs no etcd\n" +
+				"spec.storage.etcd.ca has no effect: with externalCluster, k0s runs no etcd"},
+		{"the other family", `spec: {network: {primaryAddressFamily: IPv6}}`,
+			"spec.network.primaryAddressFamily has no effect: pods and services have addresses of one family, IPv4"},
+		{"the family there is", `spec: {network: {primaryAddressFamily: IPv4}}`, ""},
+		{"no kube-proxy", `spec: {network: {kubeProxy: {disabled: true, mode: iptables, nftables: {masqueradeAll: true}}}}`,
+			"all else in spec.network.kubeProxy has no effect: spec.network.kubeProxy.disabled is true"},
+		{"nothing but that", `spec: {network: {kubeProxy: {disabled: true}}}`, ""},
 		{"lives of certificates", `spec: {api: {ca: {expiresAfter: 1h}}, storage: {etcd: {ca: {expiresAfter: 10m, certificatesExpireAfter: 11m}}}}`,
 			"spec.api.ca.certificatesExpireAfter (8760h0m0s) is longer than expiresAfter (1h0m0s): no certificate outlives its authority\n" +
 				"spec.storage.etcd.ca.certificatesExpireAfter (11m0s) is longer than expiresAfter (10m0s): no certificate outlives its authority"},
@@ -236,6 +247,8 @@ spec:
 		"spec.extensions.storage.type has no effect: k0s installs no storage",
 		"spec.extensions.storage.create_default_storage_class has no effect: k0s installs no storage",
 		"spec.telemetry.enabled has no effect: k0s sends no telemetry",
+		"spec.telemetry.interval has no effect: k0s sends no telemetry",
+		"spec.podSecurityPolicy.defaultPolicy has no effect: Kubernetes has no pod security policies any more",
 		"spec.network.dualStack has no effect: spec.network.dualStack.enabled is false",
 	}
 	if got := c.Warnings(); !reflect.DeepEqual(got, want) {
@@ -267,7 +280,7 @@ func TestRefused(t *testing.T) {
 		{"unheard of", "spec: {konnectivity: {whatever: 1}}", `line 1: spec.konnectivity.whatever: unknown field: valid here: adminPort, agentPort, externalAddress`},
 		{"misspelt unsupported", "spec: {network: {dualStack: {enabeld: true}}}", `line 1: spec.network.dualStack.enabeld: unknown field: did you mean "enabled"?`},
 		{"misspelt section", "spec: {workerProfile: []}", `line 1: spec.workerProfile: unknown field: did you mean "workerProfiles"?`},
-		{"legacy keys only where they were", "spec: {konnectivity: {interval: 1}}", `line 1: spec.konnectivity.interval: unknown field: valid here: adminPort, agentPort, externalAddress`},
+		{"legacy keys only where they were", "spec: {konnectivity: {interval: 1}}", `line 1: spec.konnectivity.interval: unknown field: did you mean spec.telemetry.interval?`},
 		{"duplicate", "spec:\n  api:\n    port: 1\n    port: 2", "line 4: spec.api.port: duplicate key: already set on line 3"},
 		{"duplicate section", "spec:\n  api: {}\n  api: {}", "line 3: spec.api: duplicate key: already set on line 2"},
 		{"duplicate argument", "spec: {api: {extraArgs: {a: 1, a: 2}}}", "line 1: spec.api.extraArgs.a: duplicate key: already set on line 1"},
@@ -507,6 +520,7 @@ spec:
 		{"peers without numbers", `spec: {network: {kuberouter: {peerRouterIPs: 192.0.2.1}}}`,
 			`line 1: spec.network.kuberouter.peerRouterIPs: invalid value "192.0.2.1": must have as many items as peer-router-ips: peer-router-asns has 0, peer-router-ips 1`},
 		{"two hairpins", `spec: {network: {kuberouter: {hairpin: Enabled, hairpinMode: false}}}`, `line 1: spec.network.kuberouter.hairpinMode: invalid value false: contradicts hairpin, Enabled: leave hairpinMode out`},
+		{"a hairpin that is the default", `spec: {network: {kuberouter: {hairpin: Disabled, hairpinMode: true}}}`, `line 1: spec.network.kuberouter.hairpinMode: invalid value true: contradicts hairpin, Disabled: leave hairpinMode out`},
 		{"mtu", `spec: {network: {kuberouter: {autoMTU: false, mtu: 100}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 100: must be from 576 to 65535, or 0 for the kernel's default`},
 		{"mtu and autoMTU", `spec: {network: {kuberouter: {mtu: 1400}}}`, `line 1: spec.network.kuberouter.mtu: invalid value 1400: is used only with autoMTU: false`},
 		{"hairpin", `spec: {network: {kuberouter: {hairpin: "yes"}}}`, `line 1: spec.network.kuberouter.hairpin: invalid value "yes": must be Enabled, Allowed or Disabled`},

@@ -44,17 +44,20 @@ func TestJoinable(t *testing.T) {
 	}
 }
 
-func TestEffectiveHairpin(t *testing.T) {
-	for _, test := range []struct {
-		spec KubeRouterSpec
-		want HairpinMode
-	}{
-		{KubeRouterSpec{Hairpin: HairpinAllowed}, HairpinAllowed},
-		{KubeRouterSpec{Hairpin: HairpinDisabled, HairpinMode: ptr(true)}, HairpinEnabled},
-		{KubeRouterSpec{Hairpin: HairpinDisabled, HairpinMode: ptr(false)}, HairpinDisabled},
+func TestHairpin(t *testing.T) {
+	for said, want := range map[string]HairpinMode{
+		"":                                      HairpinDisabled,
+		"hairpin: Allowed":                      HairpinAllowed,
+		"hairpinMode: true":                     HairpinEnabled,
+		"hairpinMode: false":                    HairpinDisabled,
+		"hairpin: ~, hairpinMode: true":         HairpinEnabled,
+		"hairpin: Enabled, hairpinMode: true":   HairpinEnabled,
+		"hairpin: Enabled, hairpinMode: ~":      HairpinEnabled,
+		"hairpinMode: false, hairpin: Disabled": HairpinDisabled,
 	} {
-		if got := test.spec.EffectiveHairpin(); got != test.want {
-			t.Errorf("%+v: got %s", test.spec, got)
+		c, err := Parse([]byte("spec: {network: {kuberouter: {"+said+"}}}"), nil)
+		if err != nil || c.Spec.Network.KubeRouter.Hairpin != want {
+			t.Errorf("%s: got %+v, %v", said, c, err)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func TestDefaultFileExamples(t *testing.T) {
 		rest, isComment := strings.CutPrefix(line[indent:], "# ")
 		key, value, hasKey := strings.Cut(rest, ":")
 		if !isComment || !hasKey || strings.ContainsAny(key, " .") || strings.TrimSpace(value) == "" ||
-			slices.Contains([]string{"mtu", "caFile", "clientCertFile", "clientKeyFile", "endpoints", "etcdPrefix", "peerRouterIPs", "peerRouterASNs"}, key) {
+			slices.Contains([]string{"mtu", "caFile", "clientCertFile", "clientKeyFile", "endpoints", "etcdPrefix", "peerRouterIPs", "peerRouterASNs", "hairpinMode"}, key) {
 			continue // an explanation, a block, or not without another field
 		}
 		changed := slices.Clone(lines)

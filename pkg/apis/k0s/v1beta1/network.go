@@ -115,7 +115,7 @@ const (
 // KubeProxySpec configures kube-proxy.
 type KubeProxySpec struct {
 	// Disabled leaves kube-proxy out, for a network that replaces it. The
-	// other fields are then not looked at.
+	// other fields then have no effect.
 	Disabled bool `json:"disabled,omitempty" scope:"cluster" change:"restart" example:"true"`
 	// Mode is iptables or nftables. Empty, the default: nftables where the
 	// kernel allows it, else iptables. Upstream k0s differs: its default is
@@ -227,7 +227,7 @@ type KubeRouterSpec struct {
 	// every pod, Allowed in the CNI plugin only, Disabled.
 	Hairpin HairpinMode `json:"hairpin" scope:"cluster" change:"restart" enum:"Enabled,Allowed,Disabled" example:"Enabled"`
 	// HairpinMode is the old way to set hairpin: true is Enabled, false is
-	// Disabled. Not together with hairpin.
+	// Disabled. It must not say anything else than hairpin, if both are there.
 	HairpinMode *bool `json:"hairpinMode,omitempty" scope:"cluster" change:"restart" example:"true"`
 	// IPMasq hides pod addresses behind the node's address for traffic that
 	// leaves the node's pod network.
@@ -249,12 +249,9 @@ type KubeRouterSpec struct {
 	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"none" never:"the provider is part of the worker here, not a DaemonSet that could be patched"`
 }
 
-// EffectiveHairpin is hairpin, or what the old hairpinMode says.
-func (k KubeRouterSpec) EffectiveHairpin() HairpinMode {
-	switch {
-	case k.HairpinMode == nil:
-		return k.Hairpin
-	case *k.HairpinMode:
+// oldHairpin is what the old hairpinMode says; it must be set.
+func (k KubeRouterSpec) oldHairpin() HairpinMode {
+	if *k.HairpinMode {
 		return HairpinEnabled
 	}
 	return HairpinDisabled
@@ -396,7 +393,7 @@ func (k KubeRouterSpec) validate(path *field.Path) field.ErrorList {
 	if k.MTU != 0 && k.AutoMTU {
 		errs = append(errs, field.Invalid(path.Child("mtu"), k.MTU, "is used only with autoMTU: false"))
 	}
-	if k.HairpinMode != nil && k.Hairpin != Default().Spec.Network.KubeRouter.Hairpin && k.Hairpin != k.EffectiveHairpin() {
+	if k.HairpinMode != nil && k.Hairpin != k.oldHairpin() {
 		errs = append(errs, field.Invalid(path.Child("hairpinMode"), *k.HairpinMode, fmt.Sprintf("contradicts hairpin, %s: leave hairpinMode out", k.Hairpin)))
 	}
 	_, problems := k.Settings()

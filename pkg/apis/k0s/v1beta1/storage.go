@@ -35,7 +35,8 @@ type EtcdSpec struct {
 	// Empty: the value of spec.api.address.
 	PeerAddress string `json:"peerAddress,omitempty" scope:"node" change:"restart" default:"spec.api.address" example:"192.0.2.10"`
 	// ExternalCluster is an etcd that k0s does not run. Then there is none on
-	// this host, and the other fields beside this one must be left out.
+	// this host: extraArgs and rawArgs must be left out, and the other fields
+	// beside this one have no effect.
 	ExternalCluster *ExternalCluster `json:"externalCluster,omitempty"`
 	// Args are further arguments of etcd.
 	Args `json:",inline" scope:"node"`

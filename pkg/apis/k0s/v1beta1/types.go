@@ -82,6 +82,8 @@ type ClusterSpec struct {
 	MetricsServer MetricsServerSpec `json:"metricsServer,omitzero"`
 	// Telemetry is accepted for compatibility: k0s sends no telemetry.
 	Telemetry TelemetrySpec `json:"telemetry,omitzero"`
+	// PodSecurityPolicy has no effect: Kubernetes has no such policies any more.
+	PodSecurityPolicy *PodSecurityPolicySpec `json:"podSecurityPolicy,omitempty"`
 }
 
 // Args are further command line arguments for a program.
@@ -164,6 +166,14 @@ type MetricsServerSpec struct {
 type TelemetrySpec struct {
 	// Enabled has no effect: k0s sends no telemetry.
 	Enabled bool `json:"enabled,omitempty" scope:"cluster" change:"none" gone:"k0s sends no telemetry" example:"false"`
+	// Interval was the time between two reports.
+	Interval metav1.Duration `json:"interval,omitzero" scope:"cluster" change:"none" gone:"k0s sends no telemetry" example:"10m"`
+}
+
+// PodSecurityPolicySpec is accepted for compatibility.
+type PodSecurityPolicySpec struct {
+	// DefaultPolicy was the policy of pods without another.
+	DefaultPolicy string `json:"defaultPolicy,omitempty" scope:"cluster" change:"none" gone:"Kubernetes has no pod security policies any more" example:"00-k0s-privileged"`
 }
 
 // PatchType is how a patch is written.

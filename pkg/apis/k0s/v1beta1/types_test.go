@@ -227,6 +227,8 @@ func TestDefaults(t *testing.T) {
 		"spec.metricsServer.patches[].patch.type= cluster restart",
 		"spec.metricsServer.patches[].patch.content= cluster restart",
 		"spec.telemetry.enabled=false cluster none gone",
+		"spec.telemetry.interval={0s} cluster none gone",
+		"spec.podSecurityPolicy.defaultPolicy= cluster none gone",
 	}
 	var got []string
 	for _, f := range Fields() {

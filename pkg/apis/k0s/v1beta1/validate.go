@@ -274,7 +274,12 @@ func (c *ClusterConfig) Warnings() []string {
 func (c *ClusterConfig) inert() []string {
 	storage, network, standard := c.Spec.Storage, c.Spec.Network, Default().Spec
 	balancer := network.NodeLocalLoadBalancing
-	standard.Storage.Etcd.PeerAddress = storage.Etcd.PeerAddress // filled by Complete
+	peer := storage.Etcd.PeerAddress
+	if standard.Storage.Etcd.PeerAddress = peer; peer == c.Spec.API.Address {
+		peer = "" // filled by Complete
+	}
+	external, proxy := storage.Type == EtcdStorage && storage.Etcd.ExternalCluster != nil, network.KubeProxy
+	proxy.Disabled = false
 	var without []string
 	for _, s := range []struct {
 		path    string
@@ -285,12 +290,16 @@ func (c *ClusterConfig) inert() []string {
 	}{
 		{"spec.storage.kine", storage.Type != KineStorage, "spec.storage.type is " + string(storage.Type), storage.Kine, KineSpec{}},
 		{"spec.storage.etcd", storage.Type != EtcdStorage, "spec.storage.type is " + string(storage.Type), storage.Etcd, standard.Storage.Etcd},
+		{"spec.storage.etcd.peerAddress", external, "with externalCluster, k0s runs no etcd", peer, ""},
+		{"spec.storage.etcd.ca", external, "with externalCluster, k0s runs no etcd", storage.Etcd.CA, standard.Storage.Etcd.CA},
 		{"spec.network.nodeLocalLoadBalancing.envoyProxy", balancer.Type != "EnvoyProxy", "spec.network.nodeLocalLoadBalancing.type is " + balancer.Type, balancer.EnvoyProxy, standard.Network.NodeLocalLoadBalancing.EnvoyProxy},
 		{"spec.network.nodeLocalLoadBalancing.traefik", balancer.Type != "Traefik", "spec.network.nodeLocalLoadBalancing.type is " + balancer.Type, balancer.Traefik, standard.Network.NodeLocalLoadBalancing.Traefik},
 		{"spec.network.kuberouter", network.Provider != KubeRouterProvider, "spec.network.provider is " + string(network.Provider), network.KubeRouter, standard.Network.KubeRouter},
 		{"spec.network.dualStack", !network.DualStack.Enabled, "spec.network.dualStack.enabled is false", network.DualStack, DualStackSpec{}},
-		{"spec.network.kubeProxy.iptables", network.KubeProxy.Mode == NFTablesProxyMode, "spec.network.kubeProxy.mode is nftables", network.KubeProxy.IPTables, KubeProxyIPTables{}},
-		{"spec.network.kubeProxy.nftables", network.KubeProxy.Mode == IPTablesProxyMode, "spec.network.kubeProxy.mode is iptables", network.KubeProxy.NFTables, KubeProxyNFTables{}},
+		{"spec.network.primaryAddressFamily", network.PrimaryAddressFamily != c.PrimaryFamily(), fmt.Sprintf("pods and services have addresses of one family, %s", c.PrimaryFamily()), network.PrimaryAddressFamily, AutoFamily},
+		{"all else in spec.network.kubeProxy", network.KubeProxy.Disabled, "spec.network.kubeProxy.disabled is true", proxy, standard.Network.KubeProxy},
+		{"spec.network.kubeProxy.iptables", !network.KubeProxy.Disabled && network.KubeProxy.Mode == NFTablesProxyMode, "spec.network.kubeProxy.mode is nftables", network.KubeProxy.IPTables, KubeProxyIPTables{}},
+		{"spec.network.kubeProxy.nftables", !network.KubeProxy.Disabled && network.KubeProxy.Mode == IPTablesProxyMode, "spec.network.kubeProxy.mode is iptables", network.KubeProxy.NFTables, KubeProxyNFTables{}},
 	} {
 		if s.inert && !reflect.DeepEqual(s.value, s.unset) {
 			without = append(without, fmt.Sprintf("%s has no effect: %s", s.path, s.because))
