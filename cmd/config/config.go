@@ -2,6 +2,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -20,9 +21,8 @@ type hostFunc func(dataDir string) (v1beta1.Host, error)
 func Command(programs v1beta1.Programs) *cobra.Command { return command(programs, cli.ThisHost) }
 
 func command(programs v1beta1.Programs, thisHost hostFunc) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Print and check configurations (k0s.yaml)", Args: cli.NoArgs}
-	cmd.AddCommand(create(), validate(programs, thisHost))
-	return cmd
+	return cli.Group(&cobra.Command{Use: "config", Short: "Print and check configurations (k0s.yaml)"},
+		create(), validate(programs, thisHost))
 }
 
 // Deprecated returns what the commands were called in old versions of upstream
@@ -32,9 +32,7 @@ func Deprecated(programs v1beta1.Programs) []*cobra.Command {
 	defaultConfig.Use, defaultConfig.Deprecated = "default-config", "use `k0s config create`"
 	config := validate(programs, cli.ThisHost)
 	config.Use, config.Deprecated = "config", "use `k0s config validate`"
-	parent := &cobra.Command{Use: "validate", Short: "Check configurations", Hidden: true, Args: cli.NoArgs}
-	parent.AddCommand(config)
-	return []*cobra.Command{defaultConfig, parent}
+	return []*cobra.Command{defaultConfig, cli.Group(&cobra.Command{Use: "validate", Short: "Check configurations", Hidden: true}, config)}
 }
 
 func create() *cobra.Command {
@@ -69,6 +67,9 @@ func validate(programs v1beta1.Programs, thisHost hostFunc) *cobra.Command {
 		Example: "  k0s config validate --config k0s.yaml\n  k0s config create | k0s config validate --config -",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return errors.New("--config is empty: name a k0s.yaml, or - for the standard input")
+			}
 			checks := []v1beta1.Check{manifests.CheckPatches}
 			if !otherHost {
 				here, err := thisHost(host.DefaultDataDir)

@@ -28,9 +28,8 @@ const timeout = 30 * time.Second
 
 // Command returns `k0s etcd`.
 func Command() *cobra.Command {
-	cmd := &cobra.Command{Use: "etcd", Short: "See and change who is a member of the cluster's etcd", Args: cli.NoArgs}
-	cmd.AddCommand(memberList(), leave())
-	return cmd
+	return cli.Group(&cobra.Command{Use: "etcd", Short: "See and change who is a member of the cluster's etcd"},
+		memberList(), leave())
 }
 
 func memberList() *cobra.Command {

@@ -17,9 +17,8 @@ import (
 
 // Command returns `k0s kubeconfig`.
 func Command() *cobra.Command {
-	cmd := &cobra.Command{Use: "kubeconfig", Short: "Print kubeconfigs of this cluster", Args: cli.NoArgs}
-	cmd.AddCommand(admin())
-	return cmd
+	return cli.Group(&cobra.Command{Use: "kubeconfig", Short: "Print kubeconfigs of this cluster"},
+		admin())
 }
 
 func admin() *cobra.Command {

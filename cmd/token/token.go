@@ -19,9 +19,8 @@ import (
 
 // Command returns `k0s token`.
 func Command() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Make and manage the tokens that other hosts join with", Args: cli.NoArgs}
-	cmd.AddCommand(create(), list(), invalidate(), preShared())
-	return cmd
+	return cli.Group(&cobra.Command{Use: "token", Short: "Make and manage the tokens that other hosts join with"},
+		create(), list(), invalidate(), preShared())
 }
 
 func create() *cobra.Command {

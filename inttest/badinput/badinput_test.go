@@ -46,7 +46,7 @@ func TestBadInput(t *testing.T) {
 		{"NotRoot", nil, "/usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups /usr/local/bin/k0s controller --single", []string{"root"}},
 		{"PortInUse", takePort, "controller --single", []string{"6443", "in use"}},
 		{"NoConfig", nil, "controller --single --config /etc/there/is/none.yaml", []string{"/etc/there/is/none.yaml", "no such file"}},
-		{"ConfigIsNoYAML", file("/tmp/bad.yaml", "spec: {\n"), "controller --single --config /tmp/bad.yaml", []string{"/tmp/bad.yaml", "line"}},
+		{"ConfigIsNoYAML", file("/tmp/bad.yaml", "spec: {\n"), "controller --single --config /tmp/bad.yaml", []string{"/tmp/bad.yaml:1: not valid YAML"}},
 		{"UnknownField", file("/tmp/unknown.yaml", "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec:\n  netwrok:\n    provider: kuberouter\n"),
 			"controller --single --config /tmp/unknown.yaml", []string{"/tmp/unknown.yaml", "netwrok"}},
 		{"WrongType", file("/tmp/type.yaml", "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nspec:\n  api:\n    port: many\n"),

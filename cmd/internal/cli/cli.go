@@ -161,6 +161,24 @@ func ExtraArgs(flag, value, program string, programs v1beta1.Programs) (map[stri
 	return args, nil
 }
 
+// Group makes a command that only has others below it: alone it prints its help, and a name that none of
+// them has is refused.
+func Group(cmd *cobra.Command, commands ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(commands...)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
+		return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), v1beta1.Nearest(args[0], names))
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
+}
+
 // NoArgs refuses positional arguments with one sentence.
 func NoArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

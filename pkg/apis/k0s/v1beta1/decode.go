@@ -2,6 +2,7 @@ package v1beta1
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,17 +42,17 @@ func load(path, defaultPath string, stdin io.Reader, programs Programs, checks .
 	switch path {
 	case "-":
 		name = "stdin"
-		data, err = io.ReadAll(io.LimitReader(stdin, maxSize+1))
+		data, err = readSome(stdin)
 	case "":
 		name = defaultPath
-		data, err = os.ReadFile(defaultPath)
+		data, err = readFile(defaultPath)
 		if errors.Is(err, fs.ErrNotExist) {
 			name, err = "", nil
 		}
 	default:
-		data, err = os.ReadFile(path)
+		data, err = readFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("read the configuration: %w: give --config an existing file, or leave it out to use %s or the defaults", err, defaultPath)
+			return nil, fmt.Errorf("read the configuration: %w: name a file that exists, or - for the standard input", err)
 		}
 	}
 	if err != nil {
@@ -64,6 +65,18 @@ func load(path, defaultPath string, stdin io.Reader, programs Programs, checks .
 	}
 	return config, err
 }
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readSome(f)
+}
+
+// readSome reads no more than it takes to see that it is too much.
+func readSome(r io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(r, maxSize+1)) }
 
 // Parse decodes a k0s.yaml over the defaults and validates the result: what the
 // file leaves out or sets to null keeps its default. Unknown and duplicate keys,
@@ -134,11 +147,7 @@ func parseDocument(data []byte) (*yaml.Node, *Problem) {
 			return doc, nil
 		}
 		if err != nil {
-			reason := "not valid YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")
-			if bytes.Contains(data, []byte("\t")) && strings.Contains(reason, "cannot start any token") {
-				reason += ": indent with spaces, not with tabs"
-			}
-			return doc, &Problem{Reason: reason}
+			return doc, syntaxError(err, data)
 		}
 		if len(node.Content) == 0 || isNull(node.Content[0]) {
 			continue
@@ -148,6 +157,30 @@ func parseDocument(data []byte) (*yaml.Node, *Problem) {
 		}
 		doc = node.Content[0]
 	}
+}
+
+// syntaxError is what the library says of text that is no YAML.
+func syntaxError(err error, data []byte) *Problem {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	var line int
+	if _, err := fmt.Sscanf(text, "line %d: ", &line); err == nil {
+		_, text, _ = strings.Cut(text, ": ")
+		if strings.HasPrefix(text, "did not find expected ") {
+			line++ // what the library's parser says counts from 0, what its scanner says from 1
+		}
+		line = min(line, bytes.Count(bytes.TrimSpace(data), []byte("\n"))+1)
+	} else if first, _, _ := strings.Cut(text, " "); slices.Contains([]string{"found", "did", "could", "mapping"}, first) {
+		line = 1 // it leaves out the first one
+	}
+	reason := "not valid YAML: "
+	if line > 0 {
+		reason = "not valid YAML from this line on: "
+	}
+	reason += text
+	if bytes.Contains(data, []byte("\t")) && strings.Contains(reason, "cannot start any token") {
+		reason += ": indent with spaces, not with tabs"
+	}
+	return &Problem{Line: line, Reason: reason}
 }
 
 // decoder sets Go values from YAML nodes and collects every problem on its way.
@@ -295,6 +328,18 @@ func (d *decoder) list(path string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
+const (
+	wholeNumber = "a whole number"
+	trueOrFalse = "true or false"
+)
+
+func isQuoted(n *yaml.Node) bool { return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 }
+
+// isOctal tells whether a number is a surprise: 0644 is 420.
+func isOctal(n *yaml.Node) bool {
+	return len(n.Value) > 1 && n.Value[0] == '0' && strings.Trim(n.Value, "0123456789") == ""
+}
+
 func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 	var want string
 	ok := n.Kind == yaml.ScalarNode
@@ -307,23 +352,23 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 			v.SetString(n.Value)
 		}
 	case reflect.Bool:
-		want = "true or false"
+		want = trueOrFalse
 		var b bool
-		ok = ok && n.Decode(&b) == nil
+		ok = ok && !isQuoted(n) && n.Decode(&b) == nil
 		if ok {
 			v.SetBool(b)
 		}
 	case reflect.Uint32:
-		want = "a whole number"
+		want = wholeNumber
 		var i uint64
-		ok = ok && n.ShortTag() == "!!int" && n.Decode(&i) == nil && !v.OverflowUint(i)
+		ok = ok && n.ShortTag() == "!!int" && !isOctal(n) && n.Decode(&i) == nil && !v.OverflowUint(i)
 		if ok {
 			v.SetUint(i)
 		}
 	case reflect.Int, reflect.Int32, reflect.Int64:
-		want = "a whole number"
+		want = wholeNumber
 		var i int64
-		ok = ok && n.ShortTag() == "!!int" && n.Decode(&i) == nil && !v.OverflowInt(i)
+		ok = ok && n.ShortTag() == "!!int" && !isOctal(n) && n.Decode(&i) == nil && !v.OverflowInt(i)
 		if ok {
 			v.SetInt(i)
 		}
@@ -389,6 +434,14 @@ func (d *decoder) note(path string, n *yaml.Node) {
 
 func (d *decoder) mustBe(path string, n *yaml.Node, want string) {
 	d.undecoded = append(d.undecoded, path)
+	plain := *n
+	plain.Style, plain.Tag = 0, ""
+	switch {
+	case n.Kind == yaml.ScalarNode && want == wholeNumber && isOctal(n):
+		want += fmt.Sprintf(" without zeros before it, with which YAML takes it to be octal: did you mean %s?", cmp.Or(strings.TrimLeft(n.Value, "0"), "0"))
+	case isQuoted(n) && (want == wholeNumber && plain.ShortTag() == "!!int" || want == trueOrFalse && plain.ShortTag() == "!!bool"):
+		want += ", without quotes"
+	}
 	if n.Kind == yaml.ScalarNode {
 		d.problem(n, path, n.Value, "must be %s", want)
 	} else {

@@ -262,8 +262,13 @@ func TestRefused(t *testing.T) {
 	sha := strings.Repeat("a", 63)
 	for _, test := range []struct{ name, file, want string }{
 		// The file
-		{"not YAML", "spec: [", "not valid YAML: line 1: did not find expected node content"},
-		{"tabs", "spec:\n\tapi: {}", "not valid YAML: line 2: found character that cannot start any token: indent with spaces, not with tabs"},
+		{"not YAML", "spec: [", "line 1: not valid YAML from this line on: did not find expected node content"},
+		{"tabs", "spec:\n\tapi: {}", "line 2: not valid YAML from this line on: found character that cannot start any token: indent with spaces, not with tabs"},
+		{"not YAML on the first line", "a: b: c\n", "line 1: not valid YAML from this line on: mapping values are not allowed in this context"},
+		{"not YAML on the last line", "spec: {\n\n", "line 1: not valid YAML from this line on: did not find expected node content"},
+		{"a mapping that does not go on", "spec:\n  api:\n    port: 1\n   sans: []\n", "line 2: not valid YAML from this line on: did not find expected key"},
+		{"a list that does not end", "spec:\n  a: [1\n  b: 2\n", "line 2: not valid YAML from this line on: did not find expected ',' or ']'"},
+		{"not UTF-8", "a: \xff", "not valid YAML: invalid leading UTF-8 octet"},
 		{"a list", "- a", "line 1: must be a mapping of names to values, not a list"},
 		{"a word", "hello", `line 1: must be a mapping of names to values, not "hello"`},
 		{"two documents", "spec: {}\n---\nspec: {}", "line 3: a second YAML document: k0s.yaml must have only one"},
@@ -308,7 +313,15 @@ func TestRefused(t *testing.T) {
 		// Types
 		{"section is a list", "spec: {api: []}", "line 1: spec.api: must be a mapping of names to values, not a list"},
 		{"unsupported section is a word", "spec: {network: {calico: yes}}", `line 1: spec.network.calico: must be a mapping of names to values, not "yes"`},
-		{"port is a string", `spec: {api: {port: "6443"}}`, `line 1: spec.api.port: invalid value "6443": must be a whole number`},
+		{"port is a string", `spec: {api: {port: "6443"}}`, `line 1: spec.api.port: invalid value "6443": must be a whole number, without quotes`},
+		{"port is a word", `spec: {api: {port: "x"}}`, `line 1: spec.api.port: invalid value "x": must be a whole number`},
+		{"port is octal", `spec: {api: {port: 06443}}`, `line 1: spec.api.port: invalid value "06443": must be a whole number without zeros before it, with which YAML takes it to be octal: did you mean 6443?`},
+		{"bool is a string", `spec: {api: {onlyBindToAddress: "true"}}`, `line 1: spec.api.onlyBindToAddress: invalid value "true": must be true or false, without quotes`},
+		{"bool is an old word as a string", `spec: {api: {onlyBindToAddress: "yes"}}`, `line 1: spec.api.onlyBindToAddress: invalid value "yes": must be true or false`},
+		{"CIDRs are missing", `spec: {network: {podCIDR: "", dualStack: {enabled: true}}}`,
+			"line 1: spec.network.podCIDR: required: a CIDR such as 10.244.0.0/16\n" +
+				"line 1: spec.network.dualStack.IPv6podCIDR: required: a CIDR such as fd00::/108\n" +
+				"line 1: spec.network.dualStack.IPv6serviceCIDR: required: a CIDR such as fd00::/108"},
 		{"port is a list", `spec: {api: {port: [1]}}`, `line 1: spec.api.port: must be a whole number, not a list`},
 		{"port is a fraction", `spec: {api: {port: 1.5}}`, `line 1: spec.api.port: invalid value "1.5": must be a whole number`},
 		{"number overflows", `spec: {network: {kubeProxy: {iptables: {masqueradeBit: 4294967296}}}}`, `line 1: spec.network.kubeProxy.iptables.masqueradeBit: invalid value "4294967296": must be a whole number`},
@@ -420,7 +433,7 @@ func TestRefused(t *testing.T) {
 		{"no provider", `spec: {network: {provider: ""}}`, `line 1: spec.network.provider: required: must be kuberouter or custom`},
 		{"provider", `spec: {network: {provider: flannel}}`, `line 1: spec.network.provider: invalid value "flannel": must be kuberouter or custom`},
 		{"podCIDR", `spec: {network: {podCIDR: 10.0.0.0}}`, `line 1: spec.network.podCIDR: invalid value "10.0.0.0": must be a CIDR such as 10.244.0.0/16`},
-		{"empty podCIDR", `spec: {network: {podCIDR: ""}}`, `line 1: spec.network.podCIDR: invalid value "": must be a CIDR such as 10.244.0.0/16`},
+		{"empty podCIDR", `spec: {network: {podCIDR: ""}}`, `line 1: spec.network.podCIDR: required: a CIDR such as 10.244.0.0/16`},
 		{"serviceCIDR", `spec: {network: {serviceCIDR: 10.0.0.0/33}}`, `line 1: spec.network.serviceCIDR: invalid value "10.0.0.0/33": must be a CIDR such as 10.244.0.0/16`},
 		{"IPv6 pod network too small", `spec: {network: {podCIDR: "fd00::/118", serviceCIDR: "fd01::/108"}}`,
 			`line 1: spec.network.podCIDR: invalid value "fd00::/118": is too small: each node gets a /117 of it (node-cidr-mask-size in spec.controllerManager.extraArgs)`},
@@ -443,7 +456,7 @@ func TestRefused(t *testing.T) {
 			`line 1: spec.network.podCIDR: invalid value "fd00::/64": must be IPv4 when dualStack is enabled: IPv6 goes into dualStack` + "\n" +
 				`line 1: spec.network.serviceCIDR: invalid value "fd01::/108": must be IPv4 when dualStack is enabled: IPv6 goes into dualStack` + "\n" +
 				`line 1: spec.network.dualStack.IPv6podCIDR: invalid value "10.1.0.0/16": must be an IPv6 CIDR such as fd00::/108` + "\n" +
-				`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "": must be an IPv6 CIDR such as fd00::/108`},
+				`line 1: spec.network.dualStack.IPv6serviceCIDR: required: a CIDR such as fd00::/108`},
 		{"dual stack that overlaps", `spec: {network: {dualStack: {enabled: true, IPv6podCIDR: "fd00::/64", IPv6serviceCIDR: "fd00::/107"}}}`,
 			`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "fd00::/107": overlaps spec.network.dualStack.IPv6podCIDR, fd00::/64` + "\n" +
 				`line 1: spec.network.dualStack.IPv6serviceCIDR: invalid value "fd00::/107": is too large: must be /108 or smaller, such as /112`},
@@ -615,10 +628,10 @@ func TestLoad(t *testing.T) {
 		{name: "stdin", path: "-", stdin: "spec: {api: {port: 1}}", wantPort: 1},
 		{name: "empty stdin", path: "-", wantPort: 6443},
 		{name: "given and missing", path: missing, defaultPath: good,
-			wantErr: "read the configuration: open " + missing + ": no such file or directory: give --config an existing file, or leave it out to use " + good + " or the defaults"},
+			wantErr: "read the configuration: open " + missing + ": no such file or directory: name a file that exists, or - for the standard input"},
 		{name: "a directory", path: dir, wantErr: "read the configuration from " + dir + ": read " + dir + ": is a directory"},
 		{name: "bad file", path: bad, wantErr: bad + ":2: spec.api.port: invalid value 0: must be a port from 1 to 65535"},
-		{name: "bad stdin", path: "-", stdin: "[", wantErr: "stdin: not valid YAML: line 1: did not find expected node content"},
+		{name: "bad stdin", path: "-", stdin: "[", wantErr: "stdin:1: not valid YAML from this line on: did not find expected node content"},
 		{name: "default beside", path: "-", stdin: "spec: {network: {podCIDR: 10.96.0.0/16}}",
 			wantErr: `stdin:1: spec.network.serviceCIDR: invalid value "10.96.0.0/12": overlaps spec.network.podCIDR, 10.96.0.0/16`},
 	} {

@@ -333,13 +333,19 @@ func (c *ClusterConfig) nodeMaskSize(pods netip.Prefix) int {
 // parseCIDR returns the zero Prefix if the CIDR is not a valid network of the
 // family; of any, with AutoFamily.
 func parseCIDR(path *field.Path, cidr string, family AddressFamily) (netip.Prefix, field.ErrorList) {
+	example := "10.244.0.0/16"
+	if family == IPv6Family {
+		example = "fd00::/108"
+	}
 	prefix, err := netip.ParsePrefix(cidr)
 	var reason string
 	switch {
+	case cidr == "":
+		return netip.Prefix{}, field.ErrorList{field.Required(path, "a CIDR such as "+example)}
 	case family == IPv6Family && (err != nil || !prefix.Addr().Is6()):
-		reason = "must be an IPv6 CIDR such as fd00::/108"
+		reason = "must be an IPv6 CIDR such as " + example
 	case err != nil || prefix.Addr().Is4In6():
-		reason = "must be a CIDR such as 10.244.0.0/16"
+		reason = "must be a CIDR such as " + example
 	case family == IPv4Family && !prefix.Addr().Is4():
 		reason = "must be IPv4 when dualStack is enabled: IPv6 goes into dualStack"
 	case prefix != prefix.Masked():
