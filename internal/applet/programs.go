@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	kineapp "github.com/k3s-io/kine/pkg/app"
@@ -37,7 +38,10 @@ import (
 	kubeletscheme "k8s.io/kubernetes/pkg/kubelet/apis/config/scheme"
 	kubeletvalidation "k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 	"k8s.io/kubernetes/pkg/kubelet/cm"
+	"k8s.io/kubernetes/pkg/kubelet/cm/cpumanager"
+	"k8s.io/kubernetes/pkg/kubelet/cm/topologymanager"
 	"k8s.io/kubernetes/pkg/kubelet/eviction"
+	netutils "k8s.io/utils/net"
 	kjson "sigs.k8s.io/json"
 
 	"k0s.io/k0s/internal/applet/name"
@@ -141,33 +145,106 @@ func (Programs) CheckFeatures(_ string, gates map[string]bool) map[string]string
 
 // CheckKubelet tells what is wrong with settings that are to be laid over k0s' own.
 func (p Programs) CheckKubelet(settings []byte) field.ErrorList {
-	if errs := decodeStrictly(settings, &kubeletv1beta1.KubeletConfiguration{}); len(errs) > 0 {
+	settings, errs := decodable(settings)
+	if settings == nil {
 		return errs
 	}
 	merged, err := mergeKubelet(settings)
 	if err != nil {
-		return field.ErrorList{allOfThem(err.Error())}
+		return append(errs, allOfThem(err.Error()))
 	}
-	if errs := p.checkKubeletGates(merged.FeatureGates); len(errs) > 0 {
-		return errs // with which the defaults would panic
+	if problems := p.checkKubeletGates(merged.FeatureGates); len(problems) > 0 {
+		errs = append(errs, problems...)
+		merged.FeatureGates = nil // with them the defaults would panic
+	}
+	if !boundedCPUs(merged.ReservedSystemCPUs) {
+		errs = append(errs, field.Invalid(field.NewPath("reservedSystemCPUs"), merged.ReservedSystemCPUs, "must be a list of the host's processors such as 0-1,8"))
+		merged.ReservedSystemCPUs = ""
 	}
 	// The kubelet will log what it thinks of the gates; here it would only be in the way.
 	defer klog.CaptureState().Restore()
 	klog.SetLogger(klog.Logger{})
 	scheme, _, err := kubeletscheme.NewSchemeAndCodecs()
 	if err != nil {
-		return field.ErrorList{allOfThem(err.Error())}
+		return append(errs, allOfThem(err.Error()))
 	}
 	scheme.Default(merged)
 	c := &kubeletconfig.KubeletConfiguration{}
 	if err := scheme.Convert(merged, c, nil); err != nil {
-		return field.ErrorList{allOfThem(err.Error())}
+		return append(errs, allOfThem(err.Error()))
 	}
-	var errs field.ErrorList
+	var problems field.ErrorList
 	for _, problem := range split(kubeletvalidation.ValidateKubeletConfiguration(c, utilfeature.DefaultFeatureGate)) {
-		errs = append(errs, inOurWords(problem))
+		problems = append(problems, inOurWords(problem))
 	}
-	return append(errs, checkKubeletStart(c)...)
+	return append(errs, unrelated(append(problems, checkKubeletStart(c)...), errs)...)
+}
+
+// decodable returns what of settings can be decoded, and why the rest cannot; nil if nothing can.
+func decodable(settings []byte) ([]byte, field.ErrorList) {
+	errs := decodeStrictly(settings, &kubeletv1beta1.KubeletConfiguration{})
+	if len(errs) == 0 {
+		return settings, nil
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(settings, &fields) != nil {
+		return nil, errs
+	}
+	for _, problem := range errs {
+		if problem.Field == "" {
+			return nil, errs
+		}
+		delete(fields, topOf(problem))
+	}
+	rest, err := json.Marshal(fields)
+	if err != nil {
+		return nil, append(errs, allOfThem(err.Error()))
+	}
+	return rest, errs
+}
+
+// topOf names the setting that a problem is in.
+func topOf(problem *field.Error) string {
+	return regexp.MustCompile(`^[^.\[]*`).FindString(problem.Field)
+}
+
+// unrelated leaves out the problems that may be there only because a setting that has been refused was
+// left out of the rest.
+func unrelated(problems, refused field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(problems, func(problem *field.Error) bool {
+		message := problem.Field + " " + problem.Detail
+		return slices.ContainsFunc(refused, func(r *field.Error) bool {
+			word := `\b` + regexp.QuoteMeta(topOf(r)) + `\b`
+			if topOf(r) == "featureGates" {
+				word = "feature|gate|enabled"
+			}
+			return regexp.MustCompile("(?i)" + word).MatchString(message)
+		})
+	})
+}
+
+// boundedCPUs is false for a list of so many processors that no host has them: it would fill the memory.
+func boundedCPUs(list string) bool {
+	const most = 1 << 16
+	var count uint64
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, _ := strings.Cut(part, "-")
+		from, err := strconv.ParseUint(strings.TrimPrefix(first, "+"), 10, 63)
+		if err != nil {
+			continue // what is no list of numbers, the kubelet finds
+		}
+		to, err := strconv.ParseUint(strings.TrimPrefix(last, "+"), 10, 63)
+		if err != nil {
+			continue
+		}
+		if to > most+from {
+			return false
+		}
+		if count += max(from, to) - from; count > most {
+			return false
+		}
+	}
+	return true
 }
 
 // mergeKubelet lays settings over those of some node.
@@ -211,6 +288,25 @@ func checkKubeletStart(c *kubeletconfig.KubeletConfiguration) field.ErrorList {
 	check("tlsMinVersion", err)
 	_, err = cliflag.TLSCipherSuites(c.TLSCipherSuites)
 	check("tlsCipherSuites", err)
+	if _, err := resource.ParseQuantity(c.ContainerLogMaxSize); err != nil {
+		errs = append(errs, field.Invalid(field.NewPath("containerLogMaxSize"), c.ContainerLogMaxSize, "must be a quantity such as 10Mi"))
+	}
+	if netutils.ParseIPSloppy(c.Address) == nil {
+		errs = append(errs, field.Invalid(field.NewPath("address"), c.Address, "must be an IP address"))
+	}
+	for _, period := range []struct {
+		name  string
+		value metav1.Duration
+	}{
+		{"cpuManagerReconcilePeriod", c.CPUManagerReconcilePeriod}, {"fileCheckFrequency", c.FileCheckFrequency},
+		{"httpCheckFrequency", c.HTTPCheckFrequency}, {"nodeStatusUpdateFrequency", c.NodeStatusUpdateFrequency},
+		{"runtimeRequestTimeout", c.RuntimeRequestTimeout}, {"syncFrequency", c.SyncFrequency},
+	} {
+		if period.value.Duration < 0 {
+			errs = append(errs, field.Invalid(field.NewPath(period.name), period.value.Duration.String(), "must not be negative"))
+		}
+	}
+	errs = append(errs, checkPolicyOptions(c)...)
 	for name, reserved := range map[string]map[string]string{"kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved} {
 		resources := []string{"cpu", "ephemeral-storage", "memory", "pid"}
 		for _, key := range slices.Sorted(maps.Keys(reserved)) {
@@ -230,6 +326,48 @@ func checkKubeletStart(c *kubeletconfig.KubeletConfiguration) field.ErrorList {
 		if policy.value != policy.none && policy.value != policy.static {
 			errs = append(errs, field.Invalid(field.NewPath(policy.name), policy.value, "must be "+policy.none+" or "+policy.static))
 		}
+	}
+	return errs
+}
+
+// checkPolicyOptions checks the options of the managers of processors and of NUMA nodes, each by itself
+// and then together, where a policy reads them.
+func checkPolicyOptions(c *kubeletconfig.KubeletConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	check := func(setting string, options map[string]string, parse func(map[string]string) error) {
+		path, before := field.NewPath(setting), len(errs)
+		for _, name := range slices.Sorted(maps.Keys(options)) {
+			if err := parse(map[string]string{name: options[name]}); err != nil {
+				errs = append(errs, field.Forbidden(path.Key(name), err.Error()))
+			}
+		}
+		if err := parse(options); err != nil && len(errs) == before {
+			errs = append(errs, field.Forbidden(path, err.Error()))
+		}
+	}
+	switch c.CPUManagerPolicy {
+	case "none":
+		if len(c.CPUManagerPolicyOptions) > 0 {
+			errs = append(errs, field.Forbidden(field.NewPath("cpuManagerPolicyOptions"), "the cpuManagerPolicy none has no options: they are for static"))
+		}
+	case "static":
+		// Whether an option is ready depends on the process' gates, which are not those of the settings.
+		gated := c.FeatureGates["CPUManagerPolicyAlphaOptions"] || c.FeatureGates["AllAlpha"]
+		options := maps.Clone(c.CPUManagerPolicyOptions)
+		maps.DeleteFunc(options, func(name, _ string) bool {
+			err := cpumanager.CheckPolicyOptionAvailable(name)
+			return err != nil && gated && strings.Contains(err.Error(), "Alpha-level")
+		})
+		check("cpuManagerPolicyOptions", options, func(options map[string]string) error {
+			_, err := cpumanager.NewStaticPolicyOptions(options)
+			return err
+		})
+	}
+	if c.TopologyManagerPolicy != kubeletconfig.NoneTopologyManagerPolicy {
+		check("topologyManagerPolicyOptions", c.TopologyManagerPolicyOptions, func(options map[string]string) error {
+			_, err := topologymanager.NewPolicyOptions(klog.Logger{}, options)
+			return err
+		})
 	}
 	return errs
 }

@@ -147,6 +147,34 @@ func TestCheckKubelet(t *testing.T) {
 			`tlsMinVersion: unknown tls version "VersionTLS9"`, "tlsCipherSuites: Cipher suite x not supported or doesn't exist"}},
 		{"policies", `{"cpuManagerPolicy": "dynamic", "memoryManagerPolicy": "none"}`, []string{
 			"cpuManagerPolicy: must be none or static", "memoryManagerPolicy: must be None or Static"}},
+		{"sizes, addresses and periods", `{"containerLogMaxSize": "10MBB", "address": "300.1.1.1", "syncFrequency": "-5s", "runtimeRequestTimeout": "-1m"}`, []string{
+			"containerLogMaxSize: must be a quantity such as 10Mi", "address: must be an IP address",
+			"runtimeRequestTimeout: must not be negative", "syncFrequency: must not be negative"}},
+		{"what may be negative", `{"volumeStatsAggPeriod": "-1s", "nodeStatusMaxImages": -1, "address": "::", "containerLogMaxSize": "20Mi"}`, nil},
+		{"policy options", `{"cpuManagerPolicy": "static", "cpuManagerPolicyOptions": {"full-pcpus-onl": "true", "strict-cpu-reservation": "x"},
+			"topologyManagerPolicy": "restricted", "topologyManagerPolicyOptions": {"nope": "1"}}`, []string{
+			`cpuManagerPolicyOptions[full-pcpus-onl]: unknown CPU Manager Policy option: "full-pcpus-onl"`,
+			`cpuManagerPolicyOptions[strict-cpu-reservation]: bad value for option "strict-cpu-reservation": strconv.ParseBool: parsing "x": invalid syntax`,
+			`topologyManagerPolicyOptions[nope]: unknown Topology Manager Policy option: "nope"`}},
+		{"policy options that exclude each other", `{"cpuManagerPolicy": "static", "cpuManagerPolicyOptions": {"prefer-align-cpus-by-uncorecache": "true", "distribute-cpus-across-numa": "true"}}`, []string{
+			"cpuManagerPolicyOptions: static policy options prefer-align-cpus-by-uncorecache and distribute-cpus-across-numa can not be used at the same time"}},
+		{"options of no policy", `{"cpuManagerPolicyOptions": {"full-pcpus-only": "true"}, "topologyManagerPolicyOptions": {"nope": "1"}}`, []string{
+			"cpuManagerPolicyOptions: the cpuManagerPolicy none has no options: they are for static"}},
+		{"good policy options", `{"cpuManagerPolicy": "static", "systemReserved": {"cpu": "1"}, "featureGates": {"CPUManagerPolicyAlphaOptions": true},
+			"cpuManagerPolicyOptions": {"full-pcpus-only": "true", "align-by-socket": "true"},
+			"topologyManagerPolicy": "restricted", "topologyManagerPolicyOptions": {"max-allowable-numa-nodes": "16"}}`, nil},
+		{"processors", `{"reservedSystemCPUs": "0-1,8,1023", "cpuManagerPolicy": "static"}`, nil},
+		{"processors that nobody has", `{"reservedSystemCPUs": "0-9999999999"}`, []string{"reservedSystemCPUs: must be a list of the host's processors such as 0-1,8"}},
+		{"not from the first on", `{"reservedSystemCPUs": "+9999999999-9223372036854775807"}`, []string{"reservedSystemCPUs: must be a list of the host's processors such as 0-1,8"}},
+		{"more than can be counted", `{"reservedSystemCPUs": "0-65535,7,0-65535"}`, []string{"reservedSystemCPUs: must be a list of the host's processors such as 0-1,8"}},
+		{"no list of processors", `{"reservedSystemCPUs": "two"}`, []string{`reservedSystemCPUs: unable to parse reservedSystemCPUs two, error: strconv.Atoi: parsing "two": invalid syntax`}},
+
+		// One thing wrong does not hide another, nor make one up.
+		{"misspelt and wrong", `{"maxPods": -1, "maxPod": 3, "imageGCLowThresholdPercent": 90, "imageGCHighThresholdPercent": "95"}`, []string{
+			"imageGCHighThresholdPercent: must be a whole number (int32), not a string", `maxPod: unknown field: did you mean "maxPods"?`, "maxPods: -1 must not be a negative number"}},
+		{"a gate and more", `{"featureGates": {"Nope": true, "NodeSwap": true}, "maxPods": -1, "systemReserved": {"cpu": "100mm"}, "memoryReservationPolicy": "TieredReservation"}`, []string{
+			"featureGates[Nope]: the kubelet has no such feature", "maxPods: -1 must not be a negative number",
+			"systemReserved[cpu]: must be a quantity such as 500m or 1Gi, not negative"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
