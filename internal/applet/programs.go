@@ -15,6 +15,7 @@ import (
 
 	kineapp "github.com/k3s-io/kine/pkg/app"
 	"github.com/spf13/pflag"
+	"github.com/urfave/cli/v2"
 	"go.etcd.io/etcd/server/v3/embed"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,14 +55,42 @@ import (
 // v1beta1.Programs. Nothing is made ready for it, and nothing stays changed in the process.
 type Programs struct{}
 
-// Flags lists the names of a program's flags, without --version; none if they are not known. The
-// programs' commands are not asked: making one takes over the process' signals.
+// Flags lists the names of a program's flags, without --version; none if they are not known.
 func (Programs) Flags(program string) []string {
-	var names []string
+	return slices.Sorted(maps.Keys(flagsOf(program)))
+}
+
+// CheckFlags tells by name what is wrong with values for known flags of a program, as far as the program
+// would find it when it reads its command line.
+func (Programs) CheckFlags(program string, values map[string]string) map[string]string {
+	problems := map[string]string{}
+	known := flagsOf(program)
+	for name, value := range values {
+		flag := trial(known[name])
+		if name == v1beta1.FeatureGatesFlag || flag == nil {
+			continue // gates have a check of their own
+		}
+		if err := flag.Set(value); err != nil {
+			problems[name] = cmp.Or(flagWants[kindOf(flag)], program+" refuses it: "+err.Error())
+		}
+	}
+	return problems
+}
+
+// flagValue is what both kinds of flags have.
+type flagValue interface{ Set(value string) error }
+
+// flagsOf returns the flags of a program by name. The programs' commands are not asked: making one takes
+// over the process' signals.
+func flagsOf(program string) map[string]flagValue {
+	flags := map[string]flagValue{}
 	add := func(sets ...*pflag.FlagSet) {
 		for _, set := range sets {
-			set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+			set.VisitAll(func(f *pflag.Flag) { flags[f.Name] = f.Value })
 		}
+	}
+	addGo := func(set *flag.FlagSet) {
+		set.VisitAll(func(f *flag.Flag) { flags[f.Name] = f.Value })
 	}
 	addSections := func(sections cliflag.NamedFlagSets) {
 		globalflag.AddGlobalFlags(sections.FlagSet("global"), program, logs.SkipLoggingConfigurationFlags())
@@ -69,6 +98,7 @@ func (Programs) Flags(program string) []string {
 	}
 	set := pflag.NewFlagSet(program, pflag.ContinueOnError)
 	set.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	goSet := flag.NewFlagSet(program, flag.ContinueOnError)
 	switch program {
 	case name.KubeAPIServer:
 		addSections(apiserveroptions.NewServerRunOptions().Flags())
@@ -94,18 +124,66 @@ func (Programs) Flags(program string) []string {
 		set.AddGoFlagSet(flag.CommandLine)
 		add(set)
 	case name.Etcd:
-		flags := flag.NewFlagSet(program, flag.ContinueOnError)
-		embed.NewConfig().AddFlags(flags)
-		flags.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+		embed.NewConfig().AddFlags(goSet)
 		// These three are etcd's command's own.
-		names = append(names, "config-file", "initial-cluster-state", "discovery-fallback")
+		goSet.String("config-file", "", "")
+		goSet.String("initial-cluster-state", "", "")
+		goSet.String("discovery-fallback", "", "")
+		addGo(goSet)
 	case name.Kine:
 		for _, f := range kineapp.New().Flags {
-			names = append(names, f.Names()...)
+			for _, name := range f.Names() {
+				// Of the same types, as kine's own write into its configuration.
+				switch f.(type) {
+				case *cli.BoolFlag:
+					goSet.Bool(name, false, "")
+				case *cli.DurationFlag:
+					goSet.Duration(name, 0, "")
+				case *cli.IntFlag:
+					goSet.Int(name, 0, "")
+				case *cli.Int64Flag:
+					goSet.Int64(name, 0, "")
+				default:
+					goSet.String(name, "", "")
+				}
+			}
 		}
+		addGo(goSet)
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return flags
+}
+
+// trial returns a value that can be set without any effect; nil if there is none. A program's own types
+// write into the options that were made for the flags. Those of the flag packages may write into a
+// variable of some package, but most are no more than what they hold, and another of them is as good.
+func trial(v flagValue) flagValue {
+	t := reflect.TypeOf(v)
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == nil:
+		return nil
+	case t.PkgPath() != reflect.TypeFor[flag.Flag]().PkgPath() && t.PkgPath() != reflect.TypeFor[pflag.Flag]().PkgPath():
+		return v
+	case t.Kind() == reflect.Struct || t.Kind() == reflect.Func: // which refer to something
+		return nil
+	}
+	fresh, _ := reflect.New(t).Interface().(flagValue)
+	return fresh
+}
+
+// kindOf is the kind of a flag's value, such as "int" of an *intValue.
+func kindOf(v flagValue) string {
+	return strings.TrimSuffix(reflect.Indirect(reflect.ValueOf(v)).Type().Name(), "Value")
+}
+
+// flagWants says in words what flags of a kind can be set to.
+var flagWants = map[string]string{
+	"bool": "must be true or false", "duration": "must be a duration such as 1m30s", "ip": "must be an IP address",
+	"float32": "must be a number", "float64": "must be a number",
+	"int": "must be a whole number", "int32": "must be a whole number", "int64": "must be a whole number",
+	"uint": "must be a whole number, not negative", "uint32": "must be a whole number, not negative", "uint64": "must be a whole number, not negative",
 }
 
 // Features lists the names of a component's feature gates. All components know all of them: they

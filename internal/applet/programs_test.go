@@ -1,6 +1,8 @@
 package applet
 
 import (
+	"flag"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/klog/v2"
 
 	"k0s.io/k0s/internal/applet/name"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -41,6 +44,91 @@ func TestFlags(t *testing.T) {
 	}
 	if got := (Programs{}).Flags(name.Containerd); got != nil {
 		t.Errorf("nobody may set flags of containerd: got %q", got)
+	}
+}
+
+func TestCheckFlags(t *testing.T) {
+	for _, test := range []struct{ program, flag, value, want string }{
+		{name.KubeAPIServer, "v", "abc", `kube-apiserver refuses it: strconv.ParseUint: parsing "abc": invalid syntax`},
+		{name.KubeAPIServer, "v", "", `kube-apiserver refuses it: strconv.ParseUint: parsing "": invalid syntax`},
+		{name.KubeAPIServer, "v", "4", ""},
+		{name.KubeAPIServer, "vmodule", "a=1,b=2", ""},
+		{name.KubeAPIServer, "vmodule", "a", `kube-apiserver refuses it: "a" does not have the pattern=N format`},
+		{name.KubeAPIServer, "max-requests-inflight", "lots", "must be a whole number"},
+		{name.KubeAPIServer, "max-requests-inflight", "4000", ""},
+		{name.KubeAPIServer, "service-node-port-range", "30000-", "kube-apiserver refuses it: strconv.Atoi: parsing \"\": invalid syntax"},
+		{name.KubeAPIServer, "service-node-port-range", "30000-31000", ""},
+		{name.KubeAPIServer, "profiling", "no", "must be true or false"},
+		{name.KubeAPIServer, "profiling", "false", ""},
+		{name.KubeAPIServer, "event-ttl", "1d", "must be a duration such as 1m30s"},
+		{name.KubeAPIServer, "advertise-address", "", ""},
+		{name.KubeAPIServer, "advertise-address", "10.0.0.256", "must be an IP address"},
+		{name.KubeAPIServer, "enable-admission-plugins", "NodeRestriction,Whatever", ""},
+		{name.KubeAPIServer, "runtime-config", "api/all=true", ""},
+		{name.KubeAPIServer, "feature-gates", "nonsense", ""},
+		{name.KubeAPIServer, "emulated-version", "kube=1.36", ""},
+		{name.KubeAPIServer, "default-not-ready-toleration-seconds", "soon", "must be a whole number"},
+		{name.KubeControllerManager, "node-cidr-mask-size", "abc", "must be a whole number"},
+		{name.KubeControllerManager, "unhealthy-zone-threshold", "half", "must be a number"},
+		{name.KubeControllerManager, "controllers", "*,-nodeipam", ""},
+		{name.KubeScheduler, "leader-elect", "true", ""},
+		{name.KubeScheduler, "kube-api-qps", "x", "must be a number"},
+		{name.KubeScheduler, "logging-format", "json", ""},
+		{name.KubeProxy, "proxy-mode", "nftables", ""},
+		{name.KubeProxy, "metrics-bind-address", "127.0.0.1", ""},
+		{name.KubeProxy, "metrics-bind-address", "localhost:1", `kube-proxy refuses it: "localhost" is not a valid IP address`},
+		{name.Kubelet, "max-pods", "7x", "must be a whole number"},
+		{name.Kubelet, "node-labels", "a=b,c=d", ""},
+		{name.Kubelet, "register-with-taints", "a=b:Nope", "kubelet refuses it: invalid taint effect: Nope, unsupported taint effect"},
+		{name.Kubelet, "housekeeping-interval", "20s", ""},
+		{name.Etcd, "snapshot-count", "many", "must be a whole number, not negative"},
+		{name.Etcd, "snapshot-count", "0x10", ""},
+		{name.Etcd, "listen-metrics-urls", "127.0.0.1:2381", `etcd refuses it: parse "127.0.0.1:2381": first path segment in URL cannot contain colon`},
+		{name.Etcd, "listen-metrics-urls", "http://127.0.0.1:2381,http://127.0.0.1:2382", ""},
+		{name.Etcd, "initial-cluster-state", "new", ""},
+		{name.Kine, "compact-interval", "never", "must be a duration such as 1m30s"},
+		{name.Kine, "compact-interval", "5m", ""},
+		{name.Kine, "datastore-max-open-connections", "", "must be a whole number"},
+		{name.Kine, "endpoint", "whatever", ""},
+		{name.Containerd, "whatever", "x", ""},
+	} {
+		got := Programs{}.CheckFlags(test.program, map[string]string{test.flag: test.value})[test.flag]
+		if got != test.want {
+			t.Errorf("%s --%s=%s: got %q, want %q", test.program, test.flag, test.value, got, test.want)
+		}
+	}
+}
+
+// Asking must not change what the next one to ask, or anything else in the process, starts from.
+func TestCheckFlagsHasNoEffect(t *testing.T) {
+	programs := []string{name.KubeAPIServer, name.KubeControllerManager, name.KubeScheduler, name.Kubelet, name.KubeProxy, name.Etcd, name.Kine}
+	defaults := func() map[string]string {
+		values := map[string]string{}
+		for _, program := range programs {
+			for flag, value := range flagsOf(program) {
+				values[program+" --"+flag] = fmt.Sprint(value)
+			}
+		}
+		flag.VisitAll(func(f *flag.Flag) { values["--"+f.Name] = f.Value.String() })
+		return values
+	}
+	verbosity := klog.V(3).Enabled()
+	before := defaults()
+	for _, program := range programs {
+		for flag := range flagsOf(program) {
+			for _, value := range []string{"", "true", "7", "7s", "a=b", "http://192.0.2.1:7", "192.0.2.1"} {
+				(Programs{}).CheckFlags(program, map[string]string{flag: value})
+			}
+		}
+	}
+	after := defaults()
+	for flag, value := range before {
+		if after[flag] != value {
+			t.Errorf("%s: was %q, is %q", flag, value, after[flag])
+		}
+	}
+	if klog.V(3).Enabled() != verbosity {
+		t.Error("checking --v has made klog verbose")
 	}
 }
 
@@ -198,6 +286,7 @@ spec:
   api:
     extraArgs:
       audit-log-pth: /x
+      max-requests-inflight: lots
   featureGates:
   - name: NodeSwp
     enabled: true
@@ -209,8 +298,9 @@ spec:
         memory.availble: 5%
 `
 	const want = `line 5: spec.api.extraArgs[audit-log-pth]: kube-apiserver has no such flag: did you mean "audit-log-path"?
-line 7: spec.featureGates[0].name: invalid value "NodeSwp": Kubernetes has no such feature: did you mean "NodeSwap"?
-line 13: spec.workerProfiles[0].values.evictionHard: unsupported eviction signal memory.availble`
+line 6: spec.api.extraArgs[max-requests-inflight]: invalid value "lots": must be a whole number
+line 8: spec.featureGates[0].name: invalid value "NodeSwp": Kubernetes has no such feature: did you mean "NodeSwap"?
+line 14: spec.workerProfiles[0].values.evictionHard: unsupported eviction signal memory.availble`
 	if _, err := v1beta1.Parse([]byte(file), Programs{}); err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}

@@ -120,7 +120,7 @@ func LogLevels(given map[string]string) (map[string]string, error) {
 
 // ExtraArgs reads a string of flags, split as a shell would: "--a=b --c 'd e' --f" is a=b, c=d e,
 // f=true. What else means something to a shell, as < and ;, must be in quotes. A name that the program does not
-// know is refused, unless programs is nil.
+// know, or a value that it cannot read, is refused, unless programs is nil.
 func ExtraArgs(flag, value, program string, programs v1beta1.Programs) (map[string]string, error) {
 	parser := shellwords.NewParser()
 	words, err := parser.Parse(value)
@@ -156,6 +156,10 @@ func ExtraArgs(flag, value, program string, programs v1beta1.Programs) (map[stri
 			if problem := v1beta1.UnknownFlag(program, name, known); problem != "" {
 				return nil, fmt.Errorf("%s: --%s: %s", flag, name, problem)
 			}
+		}
+		problems := programs.CheckFlags(program, args)
+		for _, name := range slices.Sorted(maps.Keys(problems)) {
+			return nil, fmt.Errorf("%s: --%s=%s: %s", flag, name, args[name], problems[name])
 		}
 	}
 	return args, nil

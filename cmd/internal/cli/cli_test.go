@@ -41,6 +41,13 @@ type knownFlags struct {
 
 func (k knownFlags) Flags(program string) []string { return k.flags[program] }
 
+func (knownFlags) CheckFlags(_ string, values map[string]string) map[string]string {
+	if values["max-pods"] == "lots" {
+		return map[string]string{"max-pods": "must be a whole number"}
+	}
+	return nil
+}
+
 func TestUnknownExtraArgs(t *testing.T) {
 	programs := knownFlags{flags: map[string][]string{"kubelet": {"max-pods", "node-ip"}}}
 	if got, err := ExtraArgs("--kubelet-extra-args", "--max-pods=7", "kubelet", programs); err != nil || got["max-pods"] != "7" {
@@ -49,6 +56,10 @@ func TestUnknownExtraArgs(t *testing.T) {
 	const want = `--kubelet-extra-args: --max-podz: kubelet has no such flag: did you mean "max-pods"?`
 	if _, err := ExtraArgs("--kubelet-extra-args", "--node-ip=192.0.2.1 --max-podz 7", "kubelet", programs); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+	const wrong = "--kubelet-extra-args: --max-pods=lots: must be a whole number"
+	if _, err := ExtraArgs("--kubelet-extra-args", "--max-pods=lots", "kubelet", programs); err == nil || err.Error() != wrong {
+		t.Errorf("got %v, want %s", err, wrong)
 	}
 	if _, err := ExtraArgs("--x", "--what=ever", "unknown", programs); err != nil {
 		t.Error(err)

@@ -291,6 +291,9 @@ func (d *decoder) look(path string, n *yaml.Node, v reflect.Value) {
 func (d *decoder) stringMap(path string, n *yaml.Node, v reflect.Value) {
 	result := reflect.MakeMap(v.Type())
 	for _, e := range d.entries(path, n) {
+		if isNull(resolve(e.value)) {
+			continue // as if left out
+		}
 		child := fmt.Sprintf("%s[%s]", path, e.name)
 		value := reflect.New(v.Type().Elem()).Elem()
 		if e.again {
@@ -319,6 +322,11 @@ func (d *decoder) list(path string, n *yaml.Node, v reflect.Value) {
 	for i, item := range n.Content {
 		child := fmt.Sprintf("%s[%d]", path, i)
 		d.lines[child] = item.Line
+		if isNull(resolve(item)) && v.Type().Elem().Kind() == reflect.String {
+			d.undecoded = append(d.undecoded, child)
+			d.problem(item, child, nil, "must not be null: leave it out")
+			continue
+		}
 		d.value(child, item, result.Index(i))
 	}
 	if result.Len() > 0 {

@@ -46,7 +46,7 @@ func TestParse(t *testing.T) {
 			c.Spec.Network.PodCIDR = "10.1.0.0/16"
 			c.Spec.Images.Pause.Version = "1@sha256:" + strings.Repeat("a", 64)
 		}},
-		{"arguments keep their text", "spec: {api: {extraArgs: {v: 5, profiling: true, ratio: 1.10, zero: 007, off: off, empty: , date: 2026-01-01}, rawArgs: [--a=1, --a=2, 3]}}", func(c *ClusterConfig) {
+		{"arguments keep their text", "spec: {api: {extraArgs: {v: 5, profiling: true, ratio: 1.10, zero: 007, off: off, empty: '', none: , date: 2026-01-01}, rawArgs: [--a=1, --a=2, 3]}}", func(c *ClusterConfig) {
 			c.Spec.API.ExtraArgs = map[string]string{"v": "5", "profiling": "true", "ratio": "1.10", "zero": "007", "off": "off", "empty": "", "date": "2026-01-01"}
 			c.Spec.API.RawArgs = []string{"--a=1", "--a=2", "3"}
 		}},
@@ -386,7 +386,7 @@ func TestRefused(t *testing.T) {
 		{"wildcard in the wrong place", `spec: {api: {sans: ["a.*.b", "*.*.b", "*.a.b"]}}`, `line 1: spec.api.sans[0]: invalid value "a.*.b": must be an IP address or DNS name` + "\n" +
 			`line 1: spec.api.sans[1]: invalid value "*.*.b": must be an IP address or DNS name`},
 		{"san", "spec:\n  api:\n    sans:\n    - a.b\n    - '*'\n    -", `line 5: spec.api.sans[1]: invalid value "*": must be an IP address or DNS name` + "\n" +
-			`line 6: spec.api.sans[2]: invalid value "": must be an IP address or DNS name`},
+			`line 6: spec.api.sans[2]: must not be null: leave it out`},
 		{"dashes", `spec: {api: {extraArgs: {--v: 1}}}`, `line 1: spec.api.extraArgs[--v]: invalid value "--v": must be the name of a flag, without leading dashes, "=" or blanks`},
 		{"equals sign", `spec: {scheduler: {extraArgs: {v=1: 1}}}`, `line 1: spec.scheduler.extraArgs[v=1]: invalid value "v=1": must be the name of a flag, without leading dashes, "=" or blanks`},
 		{"NUL", `spec: {controllerManager: {extraArgs: {v: "a\0"}, rawArgs: ["\0"]}}`,

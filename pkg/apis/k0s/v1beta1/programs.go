@@ -14,6 +14,9 @@ import (
 type Programs interface {
 	// Flags lists the names of a program's flags; none if they are not known.
 	Flags(program string) []string
+	// CheckFlags tells by name what is wrong with values for known flags of a
+	// program, as far as that can be told without starting it.
+	CheckFlags(program string, values map[string]string) map[string]string
 	// Features lists the names of a component's feature gates.
 	Features(component string) []string
 	// CheckFeatures tells by name what is wrong with values for feature gates that
@@ -46,6 +49,7 @@ func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 			continue
 		}
 		known := programs.Flags(p.name)
+		valued := map[string]string{}
 		for _, name := range slices.Sorted(maps.Keys(p.args.ExtraArgs)) {
 			path := p.path.Child("extraArgs").Key(name)
 			switch {
@@ -53,7 +57,16 @@ func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 				errs = append(errs, field.Forbidden(path, UnknownFlag(p.name, name, known)))
 			case name == FeatureGatesFlag && slices.Contains(GatedComponents(), p.name):
 				errs = append(errs, c.checkExtraGates(path, p.name, p.args.ExtraArgs[name], programs)...)
+			default:
+				valued[name] = p.args.ExtraArgs[name]
 			}
+		}
+		if len(valued) == 0 {
+			continue
+		}
+		problems := programs.CheckFlags(p.name, valued)
+		for _, name := range slices.Sorted(maps.Keys(problems)) {
+			errs = append(errs, field.Invalid(p.path.Child("extraArgs").Key(name), valued[name], problems[name]))
 		}
 	}
 	gates := c.FeatureGatesOf("kubelet")

@@ -26,6 +26,17 @@ func (s stubPrograms) Flags(program string) []string {
 	return []string{"v", "profiling", FeatureGatesFlag, program + "-only"}
 }
 
+func (s stubPrograms) CheckFlags(program string, values map[string]string) map[string]string {
+	s.ask("values of " + program)
+	problems := map[string]string{}
+	for flag, value := range values {
+		if flag == "v" && value == "abc" {
+			problems[flag] = "must be a whole number"
+		}
+	}
+	return problems
+}
+
 func (s stubPrograms) Features(component string) []string {
 	s.ask("features of " + component)
 	features := []string{"Common", "Locked", "Needy"}
@@ -79,6 +90,8 @@ func TestProgramsRefuse(t *testing.T) {
 			"line 1: spec.controllerManager.extraArgs[a]: kube-controller-manager has no such flag\n" +
 				"line 1: spec.storage.etcd.extraArgs[c]: etcd has no such flag\n" +
 				"line 1: spec.network.kubeProxy.extraArgs[e]: kube-proxy has no such flag"},
+		{"a flag's value", "spec:\n  scheduler:\n    extraArgs:\n      v: abc\n      vv: abc", "line 4: spec.scheduler.extraArgs[v]: invalid value \"abc\": must be a whole number\n" +
+			"line 5: spec.scheduler.extraArgs[vv]: kube-scheduler has no such flag"},
 		{"flags that are not known", "spec: {storage: {type: kine, kine: {extraArgs: {whatever: x}}}}", ""},
 		{"good flags", "spec: {api: {extraArgs: {profiling: \"true\", feature-gates: Common=true}, rawArgs: [--no-such]}}", ""},
 
@@ -130,7 +143,7 @@ func TestProgramsAreAskedOnlyWhatMatters(t *testing.T) {
 		want []string
 	}{
 		{"spec: {api: {port: 6444}, workerProfiles: [{name: a}]}", nil},
-		{"spec: {api: {rawArgs: [--v=1]}, scheduler: {extraArgs: {v: 1}}}", []string{"flags of kube-scheduler"}},
+		{"spec: {api: {rawArgs: [--v=1]}, scheduler: {extraArgs: {v: 1}}}", []string{"flags of kube-scheduler", "values of kube-scheduler"}},
 		{"spec: {workerProfiles: [{name: a, values: {maxPods: 1}}]}", []string{`kubelet with {"maxPods":1}`}},
 	} {
 		var asked []string

@@ -90,7 +90,8 @@ type ClusterSpec struct {
 type Args struct {
 	// ExtraArgs are flags by name, without leading dashes. They replace the
 	// value k0s would give; feature-gates are added to spec.featureGates. A name
-	// the program does not know is refused.
+	// the program does not know is refused, and a value that it cannot read;
+	// null leaves the flag out.
 	ExtraArgs map[string]string `json:"extraArgs,omitempty" scope:"cluster" change:"restart" example:"{v: \"2\"}"`
 	// RawArgs are appended to the command line as they are, after all others;
 	// a flag may be repeated.
