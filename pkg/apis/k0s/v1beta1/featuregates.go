@@ -68,15 +68,17 @@ func both(a, b FeatureGate) (string, bool) {
 // problem is reported once, however many programs have it.
 func (c *ClusterConfig) checkFeatureGates(path *field.Path, programs Programs) field.ErrorList {
 	var errs field.ErrorList
+	unknown := map[string]bool{}
 	for i, g := range c.Spec.FeatureGates {
-		errs = append(errs, g.checkName(path.Index(i).Child("name"), programs)...)
-	}
-	if len(errs) > 0 {
-		return errs
+		problems := g.checkName(path.Index(i).Child("name"), programs)
+		unknown[g.Name] = unknown[g.Name] || g.Name == "" || len(problems) > 0
+		errs = append(errs, problems...)
 	}
 	said := map[string]bool{}
 	for _, component := range GatedComponents() {
-		problems := programs.CheckFeatures(component, c.FeatureGatesOf(component))
+		gates := c.FeatureGatesOf(component)
+		maps.DeleteFunc(gates, func(name string, _ bool) bool { return unknown[name] })
+		problems := programs.CheckFeatures(component, gates)
 		for i, g := range c.Spec.FeatureGates {
 			reason, ok := problems[g.Name]
 			path := path.Index(i).Child("enabled")

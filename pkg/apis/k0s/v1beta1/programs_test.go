@@ -102,6 +102,9 @@ func TestProgramsRefuse(t *testing.T) {
 		{"an unknown component is not asked", "spec: {featureGates: [{name: Common, enabled: true, components: [etcd]}]}",
 			`line 1: spec.featureGates[0].components[0]: invalid value "etcd": must be kube-apiserver, kube-controller-manager, kubelet, kube-scheduler or kube-proxy`},
 		{"locked, said once", "spec:\n  featureGates:\n  - name: Common\n    enabled: true\n  - name: Locked\n    enabled: false", `line 6: spec.featureGates[1].enabled: invalid value false: is locked`},
+		{"an unknown one does not hide another problem", "spec: {featureGates: [{name: Comon, enabled: true}, {name: Locked, enabled: false}]}",
+			`line 1: spec.featureGates[0].name: invalid value "Comon": Kubernetes has no such feature: did you mean "Common"?` + "\n" +
+				"line 1: spec.featureGates[1].enabled: invalid value false: is locked"},
 		{"locked to what it is set to", "spec: {featureGates: [{name: Locked, enabled: true}]}", ""},
 		{"needs another, which one component lacks", "spec: {featureGates: [{name: Common, enabled: true, components: [kubelet]}, {name: Needy, enabled: true, components: [kubelet, kube-proxy]}]}",
 			`line 1: spec.featureGates[1].enabled: invalid value true: needs Common`},
