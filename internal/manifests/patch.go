@@ -4,14 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes/scheme"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -45,16 +48,59 @@ func patch(stacks []Stack, spec v1beta1.ClusterSpec) (patched []Stack, problems 
 		if len(stack.Objects) == 0 {
 			continue // it is disabled
 		}
+		wrong := map[int]v1beta1.Problem{} // since which patch an object is
 		for n, p := range patches {
-			objects, err := patchObjects(patched[i].Objects, p)
+			if p.Target.Kind == "" || p.Target.Name == "" {
+				continue // that it is required is said elsewhere
+			}
+			objects, changed, err := patchObjects(patched[i].Objects, p)
+			problem := v1beta1.Problem{Path: fmt.Sprintf("%s[%d]", path, n)}
 			if err != nil {
-				problems = append(problems, v1beta1.Problem{Path: fmt.Sprintf("%s[%d]", path, n), Reason: err.Error()})
+				problem.Reason = err.Error()
+				problems = append(problems, problem)
 				continue
 			}
 			patched[i].Objects = objects
+			// Patches may be meant for each other: what counts is the result of all.
+			if err := checkObject(objects[changed]); err == nil {
+				delete(wrong, changed)
+			} else if _, before := wrong[changed]; !before {
+				problem.Reason = fmt.Sprintf("patching %s: %s", describeTarget(p.Target.Kind, p.Target.Namespace, p.Target.Name), err)
+				wrong[changed] = problem
+			}
+		}
+		for _, changed := range slices.Sorted(maps.Keys(wrong)) {
+			problems = append(problems, wrong[changed])
 		}
 	}
 	return patched, problems
+}
+
+// checkObject tells what the API server would refuse of an object of a kind built into Kubernetes: what does not
+// decode and, in a Deployment, that it has nothing to run.
+func checkObject(o Object) error {
+	typed, err := scheme.Scheme.New(o.GroupVersionKind())
+	if runtime.IsNotRegisteredError(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(o.Object)
+	if err != nil {
+		return err
+	}
+	unknown, err := kjson.UnmarshalStrict(data, typed)
+	if err != nil {
+		return fmt.Errorf("the result is no %s any more: %w", o.GetKind(), err)
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("the result has what no %s has: %w", o.GetKind(), errors.Join(unknown...))
+	}
+	if d, ok := typed.(*appsv1.Deployment); ok && (d.Spec.Selector == nil || len(d.Spec.Template.Spec.Containers) == 0) {
+		return errors.New("the result has no spec.selector or no containers: this takes away more than it may")
+	}
+	return nil
 }
 
 // CheckPatches tells which patches of a k0s.yaml do not apply to the stacks as they would be rendered.
@@ -67,8 +113,8 @@ func CheckPatches(config *v1beta1.ClusterConfig) []v1beta1.Problem {
 	return problems
 }
 
-// patchObjects returns the objects with the one changed that p is meant for.
-func patchObjects(objects []Object, p v1beta1.Patch) ([]Object, error) {
+// patchObjects returns the objects with the one changed that p is meant for, and which that is.
+func patchObjects(objects []Object, p v1beta1.Patch) ([]Object, int, error) {
 	i := slices.IndexFunc(objects, func(o Object) bool {
 		return o.GetKind() == p.Target.Kind && o.GetName() == p.Target.Name &&
 			(p.Target.Namespace == "" || o.GetNamespace() == p.Target.Namespace)
@@ -78,16 +124,16 @@ func patchObjects(objects []Object, p v1beta1.Patch) ([]Object, error) {
 		for _, o := range objects {
 			there = append(there, describeTarget(o.GetKind(), o.GetNamespace(), o.GetName()))
 		}
-		return nil, fmt.Errorf("there is no %s to be patched; there are: %s",
+		return nil, 0, fmt.Errorf("there is no %s to be patched; there are: %s",
 			describeTarget(p.Target.Kind, p.Target.Namespace, p.Target.Name), strings.Join(there, ", "))
 	}
 	changed, err := patchObject(objects[i], p.Patch)
 	if err != nil {
-		return nil, fmt.Errorf("patching %s: %w", describeTarget(p.Target.Kind, p.Target.Namespace, p.Target.Name), err)
+		return nil, 0, fmt.Errorf("patching %s: %w", describeTarget(p.Target.Kind, p.Target.Namespace, p.Target.Name), err)
 	}
 	patched := slices.Clone(objects)
 	patched[i] = changed
-	return patched, nil
+	return patched, i, nil
 }
 
 func describeTarget(kind, namespace, name string) string {

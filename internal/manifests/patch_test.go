@@ -107,6 +107,54 @@ func TestPatchRefused(t *testing.T) {
 	}
 }
 
+// What no patch is to make of an object.
+func TestPatchResultRefused(t *testing.T) {
+	const at = "spec.network.coreDNS.patches[0]: patching Deployment coredns: "
+	for _, tc := range []struct {
+		name    string
+		kind    v1beta1.PatchType
+		content string
+		want    string
+	}{
+		{"a value of another type", v1beta1.MergePatch, `spec: {replicas: "two"}`, at + "the result is no Deployment any more: json: cannot unmarshal string "},
+		{"a misspelt field", v1beta1.MergePatch, "spec: {replicaz: 2}", at + `the result has what no Deployment has: unknown field "spec.replicaz"`},
+		{"a misspelt field below", v1beta1.StrategicMergePatch, "spec: {template: {spec: {containers: [{name: coredns, tti: true}]}}}",
+			at + `the result has what no Deployment has: unknown field "spec.template.spec.containers[0].tti"`},
+		{"replacing nothing", v1beta1.JSONPatch, "[{op: replace, path: /spec/nope, value: 1}]", at + `the result has what no Deployment has: unknown field "spec.nope"`},
+		{"no specification", v1beta1.JSONPatch, `[{op: replace, path: /spec, value: "x"}]`, at + "the result is no Deployment any more: json: cannot unmarshal string "},
+		{"nothing left", v1beta1.MergePatch, "spec: null", at + "the result has no spec.selector or no containers"},
+		{"no containers", v1beta1.JSONPatch, "[{op: remove, path: /spec/template/spec/containers}]", at + "the result has no spec.selector or no containers"},
+		{"a quantity", v1beta1.StrategicMergePatch, "spec: {template: {spec: {containers: [{name: coredns, resources: {limits: {memory: 1 GB}}}]}}}",
+			at + "the result is no Deployment any more: "},
+		{"fine", v1beta1.StrategicMergePatch, "spec: {template: {spec: {containers: [{name: coredns, resources: {limits: {memory: 1Gi}}}], tolerations: [{operator: Exists}]}}}", ""},
+	} {
+		err := &v1beta1.Error{Problems: CheckPatches(&v1beta1.ClusterConfig{Spec: coreDNSPatch(tc.kind, "Deployment/coredns", tc.content)})}
+		if !strings.HasPrefix(err.Error(), tc.want) || (tc.want == "") != (len(err.Problems) == 0) {
+			t.Errorf("%s:\n got %v\nwant %s", tc.name, err, tc.want)
+		}
+	}
+}
+
+// Each patch is told of its own mistake, and those that mend another's are fine.
+func TestPatchesTogether(t *testing.T) {
+	spec := v1beta1.Default().Spec
+	patch := func(target, content string) {
+		kind, name, _ := strings.Cut(target, "/")
+		spec.Network.CoreDNS.Patches = append(spec.Network.CoreDNS.Patches, v1beta1.Patch{
+			Target: v1beta1.PatchTarget{Kind: kind, Name: name}, Patch: v1beta1.PatchSpec{Type: v1beta1.MergePatch, Content: content}})
+	}
+	patch("Service/kube-dns", "spec: {whatever: 1}")
+	patch("Deployment/coredns", "spec: {replicaz: 3}")
+	patch("Deployment/coredns", "spec: {replicas: 3}")
+	patch("Service/kube-dns", "spec: {whatever: null}")
+	patch("Deployment/", "{}")
+	err := &v1beta1.Error{Problems: CheckPatches(&v1beta1.ClusterConfig{Spec: spec})}
+	const want = `spec.network.coreDNS.patches[1]: patching Deployment coredns: the result has what no Deployment has: unknown field "spec.replicaz"`
+	if err.Error() != want {
+		t.Errorf("\n got %v\nwant %s", err, want)
+	}
+}
+
 func TestPatchOfDisabled(t *testing.T) {
 	p := DefaultParams()
 	p.Disabled = []string{CoreDNS}
