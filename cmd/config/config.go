@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"k0s.io/k0s/cmd/internal/cli"
+	"k0s.io/k0s/internal/controlplane"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/manifests"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -76,7 +77,7 @@ func validate(programs v1beta1.Programs, thisHost hostFunc) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				checks = append(checks, v1beta1.OnHost(here))
+				checks = append(checks, controlplane.CheckKineUser, v1beta1.OnHost(here))
 			}
 			config, err := v1beta1.Load(file, cmd.InOrStdin(), programs, checks...)
 			if err != nil {

@@ -176,7 +176,7 @@ func (f *flags) plan(cmd *cobra.Command, log *slog.Logger) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs, manifests.CheckPatches, v1beta1.OnHost(here))
+	config, err := v1beta1.Load(f.config, cmd.InOrStdin(), f.programs, manifests.CheckPatches, controlplane.CheckKineUser, v1beta1.OnHost(here))
 	if err != nil {
 		return nil, err
 	}

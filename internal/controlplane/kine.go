@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -32,9 +33,8 @@ func kineProcess(o Options) (process.Spec, error) {
 	if err != nil {
 		return spec, err
 	}
-	if u.apiServer.UID != 0 && u.apiServer.UID != spec.UID {
-		return spec, fmt.Errorf("kine lets nobody but its own user use its socket, and kube-apiserver (user %s) must: "+
-			"give spec.installConfig.users.kineUser the same value as kubeAPIserverUser", u.apiServer.Name)
+	if reason := strangers(spec.UID, u.apiServer); reason != "" {
+		return spec, errors.New(reason)
 	}
 	// Everybody can see a command line; a process' environment only its user.
 	spec.Env = []string{"KINE_ENDPOINT=" + source.endpoint()}
@@ -47,6 +47,32 @@ func kineProcess(o Options) (process.Spec, error) {
 		err = host.MakeTree(o.Layout.DB(), 0o700, int(spec.UID))
 	}
 	return spec, err
+}
+
+// CheckKineUser tells whether the API server will be let into kine's socket, as to the users of this host.
+func CheckKineUser(config *v1beta1.ClusterConfig) []v1beta1.Problem {
+	if config.Spec.Storage.Type != v1beta1.KineStorage {
+		return nil
+	}
+	names := config.Spec.InstallConfig.Users
+	kine, _, err := host.LookupUser(names.KineUser)
+	apiServer, _, apiErr := host.LookupUser(names.KubeAPIServerUser)
+	if err != nil || apiErr != nil {
+		return nil // who needs the user will say so
+	}
+	if reason := strangers(kine.UID, apiServer); reason != "" {
+		return []v1beta1.Problem{{Path: "spec.installConfig.users.kineUser", Value: names.KineUser, Reason: reason}}
+	}
+	return nil
+}
+
+// strangers says why kine does not let the API server in; empty if it does.
+func strangers(kine uint32, apiServer host.User) string {
+	if apiServer.UID == 0 || apiServer.UID == kine {
+		return ""
+	}
+	return fmt.Sprintf("kine lets nobody but its own user use its socket, and kube-apiserver (user %s) must: "+
+		"give kineUser and kubeAPIserverUser the same value", apiServer.Name)
 }
 
 func kineArgs(o Options) []string {
