@@ -124,9 +124,11 @@ type running struct {
 	log  *slog.Logger
 
 	joining, working atomic.Pointer[component.Engine]
+	balance          atomic.Pointer[balancer.Balancer]
 	settings         atomic.Pointer[workerconfig.Settings]
-	renew            chan struct{} // tells that the settings have changed
-	port             int           // of the balancer
+	addresses        atomic.Pointer[[]netip.Addr] // that the host has by now, if they have changed
+	renew            chan struct{}                // tells that the settings or the addresses have changed
+	port             int                          // of the balancer
 }
 
 func (w *running) run(ctx context.Context, socket string, begin time.Time) error {
@@ -226,6 +228,7 @@ func (w *running) joiningSet(ctx context.Context) (component.Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.balance.Store(balance)
 	servers := w.log.With("component", "api-servers")
 	return component.Set{
 		bootstrap.Component(),
@@ -326,12 +329,28 @@ func (w *running) changed(settings *workerconfig.Settings) error {
 	return nil
 }
 
+// moved is called when the addresses of the host have changed, with those to go by from now on.
+func (w *running) moved(to []netip.Addr) {
+	present, err := host.AllAddresses()
+	if b := w.balance.Load(); b != nil && err == nil {
+		b.CloseFrom(func(a netip.Addr) bool { return !slices.Contains(present, a) })
+	}
+	w.addresses.Store(&to)
+	select {
+	case w.renew <- struct{}{}:
+	default: // it will be seen with the change before
+	}
+}
+
 // options are what the controllers make of this worker.
 func (w *running) options() node.Options { return w.optionsWith(w.settings.Load()) }
 
 func (w *running) optionsWith(settings *workerconfig.Settings) node.Options {
 	o := w.node
-	o.Config, o.WithoutTunnel = settings.Config, settings.WithoutTunnel
+	o.Config, o.WithoutTunnel, o.Moved = settings.Config, settings.WithoutTunnel, w.moved
+	if addresses := w.addresses.Load(); addresses != nil {
+		o.Addresses = *addresses
+	}
 	return o
 }
 
@@ -395,9 +414,13 @@ func (w *running) workWith(ctx context.Context, current node.Options, begin time
 			stop()
 			return true, <-ended
 		case len(touched) > 0:
-			w.log.Info("The controllers' settings have changed", "restarting", touched)
+			if slices.Equal(current.Addresses, next.Addresses) {
+				w.log.Info("The controllers' settings have changed", "restarting", touched)
+			} else {
+				w.log.Info("This host's addresses have changed, the node follows", "before", current.Addresses, "now", next.Addresses, "restarting", touched)
+			}
 			if err := engine.Replace(ctx, set(next), touched...); err != nil && ctx.Err() == nil {
-				w.log.Error("With the controllers' new settings this worker does not work: starting it anew", "error", err)
+				w.log.Error("With what has changed this worker does not work: starting it anew", "error", err)
 				stop()
 				return true, <-ended
 			}

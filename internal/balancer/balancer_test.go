@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -361,6 +362,29 @@ func TestFormerServers(t *testing.T) {
 }
 
 // Bytes and the ends of streams arrive as they were sent; nothing here is TLS.
+// A connection from an address that the host has lost is ended, so that the client makes another one.
+func TestCloseFrom(t *testing.T) {
+	w := newWorld(t, isWell)
+	w.balance(t, w.options(t), quick)
+	w.settled(t)
+	c, err := w.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	asked := netip.Addr{}
+	w.CloseFrom(func(a netip.Addr) bool { asked = a; return false })
+	if _, err := c.get("/who"); err != nil || asked != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("asked for %v, a connection from an address that is there: %v", asked, err)
+	}
+	w.CloseFrom(func(netip.Addr) bool { return true })
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.get("/who"); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection from an address that is gone: %v", err)
+	}
+	w.who(t)
+}
+
 func TestHalfClose(t *testing.T) {
 	for _, first := range []string{"client", "server"} {
 		t.Run(first+" ends first", func(t *testing.T) {

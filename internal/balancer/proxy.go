@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -147,6 +148,22 @@ func (b *Balancer) release(s *server, c *conn, serverEnded bool) {
 	delete(s.conns, c)
 	if serverEnded {
 		s.checkSoon() // perhaps it is gone
+	}
+}
+
+// CloseFrom closes the connections to API servers that are from addresses which this host has no more: nothing
+// comes back by them, and nobody would learn of it before the kernel gives up.
+func (b *Balancer) CloseFrom(gone func(netip.Addr) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.servers {
+		for c := range s.conns {
+			if local, ok := c.server.LocalAddr().(*net.TCPAddr); ok && gone(local.AddrPort().Addr().Unmap()) {
+				_ = c.client.SetLinger(0)
+				c.close()
+			}
+		}
+		s.checkSoon()
 	}
 }
 

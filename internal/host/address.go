@@ -1,13 +1,17 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +52,53 @@ func Addresses() ([]netip.Addr, error) {
 		}
 	}
 	return append(append(four, six...), secondary...), nil
+}
+
+// AllAddresses are those of all interfaces, whatever they are for.
+func AllAddresses() ([]netip.Addr, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing addresses: %w", err)
+	}
+	var all []netip.Addr
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, prefix.Addr())
+		}
+	}
+	return all, nil
+}
+
+// WatchAddresses calls changed whenever an address of any interface has, or may have, come, gone or changed, but for
+// link-local ones, until stop. The channel tells when it can no longer do so.
+func WatchAddresses(changed func()) (failed <-chan error, stop func(), err error) {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return nil, nil, fmt.Errorf("subscribing to the kernel's events of addresses: %w", err)
+	}
+	ended, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			messages, _, err := socket.Receive()
+			switch {
+			case errors.Is(err, unix.ENOBUFS): // some were lost
+				changed()
+			case err != nil:
+				ended <- fmt.Errorf("receiving the kernel's events of addresses: %w", err)
+				return
+			case slices.ContainsFunc(messages, isGlobal):
+				changed()
+			}
+		}
+	}()
+	return ended, func() { socket.Close(); <-done }, nil
+}
+
+// isGlobal tells whether an event is of an address that others may know: each pod comes with one that they do not.
+func isGlobal(m syscall.NetlinkMessage) bool {
+	const scopeOffset = 3
+	return len(m.Data) > scopeOffset && m.Data[scopeOffset] < unix.RT_SCOPE_LINK
 }
 
 func isPodInterface(name string) bool {

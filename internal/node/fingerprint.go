@@ -25,6 +25,7 @@ func fingerprints(o Options) (map[string]string, error) {
 	prints := map[string]string{
 		name.Kubelet:    string(kubeletConfig) + strings.Join(kubeletArgs(o), "\n"),
 		name.Containerd: o.Config.Spec.Images.Ref(o.Config.Spec.Images.Pause),
+		nodeAddressName: o.nodeIPs(),
 	}
 	if !network.KubeProxy.Disabled {
 		// The settings of both modes: which of them is used may be for the kernel to say.
@@ -35,7 +36,7 @@ func fingerprints(o Options) (map[string]string, error) {
 		prints[name.KubeProxy] = string(settings) + strings.Join(kubeProxyArgs(o, network.KubeProxy.Mode), "\n")
 	}
 	if !o.Alone && !o.WithoutTunnel {
-		prints["tunnel"] = fmt.Sprint(o.Config.TunnelAddress(), o.Config.Spec.Konnectivity.AgentPort)
+		prints["tunnel"] = fmt.Sprint(o.Config.TunnelAddress(), o.Config.Spec.Konnectivity.AgentPort, o.tunnelAddresses())
 	}
 	if network.Provider == v1beta1.KubeRouterProvider {
 		k := network.KubeRouter
@@ -53,6 +54,9 @@ func fingerprints(o Options) (map[string]string, error) {
 			prints[networkHealth] = fmt.Sprint(s.Health)
 		}
 		prints["pod-network"] = fmt.Sprint(o.Config.PodCIDRs(), k.AutoMTU, k.MTU, k.Hairpin, k.IPMasq, s.Egress, wrapping(o))
+		if k.AutoMTU {
+			prints["pod-network"] += o.nodeIPs()
+		}
 	}
 	return prints, nil
 }
@@ -71,7 +75,7 @@ func Changed(before, after Options) (components []string, sameSet bool, err erro
 	if len(old) != len(now) || old["network-policy"] != now["network-policy"] {
 		return nil, false, nil
 	}
-	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", "routing", name.KubeProxy, "tunnel", networkMetrics, networkHealth} {
+	for _, component := range []string{name.Containerd, name.Kubelet, "pod-network", "routing", name.KubeProxy, "tunnel", nodeAddressName, networkMetrics, networkHealth} {
 		was, there := old[component]
 		is, stays := now[component]
 		if there != stays {

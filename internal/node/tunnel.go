@@ -1,11 +1,9 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -78,6 +76,5 @@ func tunnelServers(apiServers []string, port int) []string {
 
 // tunnelAddresses are all that API servers may know this node by.
 func (o Options) tunnelAddresses() []string {
-	addresses := strings.Split(cmp.Or(o.KubeletArgs["node-ip"], o.nodeIPs()), ",")
-	return append(addresses, o.NodeName)
+	return append(o.nodeAddresses(), o.NodeName)
 }

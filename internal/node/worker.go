@@ -21,6 +21,9 @@ type Options struct {
 	// Addresses are this machine's. The first of each family is its address as a node. Without any, the
 	// kubelet asks the DNS for its own name, which takes 10 s, twice, where no DNS answers.
 	Addresses []netip.Addr
+	// Moved is called with what Addresses are to be from now on, which may be the same, when those of the host
+	// have changed. Without it, the node does not follow.
+	Moved func(to []netip.Addr)
 	// Config is that of the cluster.
 	Config *v1beta1.ClusterConfig
 	Layout host.Layout
@@ -66,6 +69,7 @@ func Worker(o Options, needs Needs) component.Set {
 		// Started before the API answers, the kubelet sits out time-outs of 10 s.
 		kubelet(o).Needs(needs.Credentials, needs.APIAnswers, "images", "kernel"),
 		registration(o).Needs(needs.Credentials, needs.APIAnswers),
+		nodeAddress(o).Needs("registration"),
 		kubeProxy(o).Needs("helpers", "registration", needs.APIReady),
 	}
 	if !o.Alone && !o.WithoutTunnel {

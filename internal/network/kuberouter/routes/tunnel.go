@@ -62,7 +62,7 @@ func (t *Table) applyTunnel(family int, local []Path, nodes []netip.Addr, links 
 	own := local[i]
 	mtu, there := links.mtu(own.NextHop)
 	if !there {
-		return 0, fmt.Errorf("there can be no tunnel to nodes in other subnets (%s, …): no interface of this host has the address %s that they know it by: restart k0s, which tells them the present one", nodes[0], own.NextHop)
+		return 0, fmt.Errorf("there can be no tunnel to nodes in other subnets (%s, …): no interface of this host has the address %s that they know it by, until they are told of another one", nodes[0], own.NextHop)
 	}
 	e, name := t.encapsulation[family], tunnelName(family)
 	attrs := netlink.NewLinkAttrs()
