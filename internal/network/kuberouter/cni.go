@@ -72,6 +72,9 @@ func (n Network) Apply(j *journal.Journal) error {
 	if err := setHairpin(n.Hairpin); err != nil {
 		return err
 	}
+	if err := n.removeOldGateways(); err != nil {
+		return err
+	}
 	content, err := n.cniConfig()
 	if err != nil {
 		return err
@@ -194,6 +197,33 @@ func setHairpin(on bool) error {
 		// A pod may end meanwhile.
 		if err := netlink.LinkSetHairpin(link, on); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("setting hairpin of %s: %w", link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+// removeOldGateways takes the addresses from the bridge that are of the node's pod CIDRs of before, if it was deleted
+// and has come back: of IPv6 ones, the plugin adds the new to the old.
+func (n Network) removeOldGateways() error {
+	bridge, err := netlink.LinkByName(Bridge)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil // no pod yet
+	}
+	if err != nil {
+		return fmt.Errorf("looking for %s: %w", Bridge, err)
+	}
+	present, err := netlink.AddrList(bridge, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("listing the addresses of %s: %w", Bridge, err)
+	}
+	for _, a := range present {
+		address, _ := netip.AddrFromSlice(a.IP)
+		holds := func(p netip.Prefix) bool { return p.Contains(address.Unmap()) }
+		if !slices.ContainsFunc(n.ClusterCIDRs, holds) || slices.ContainsFunc(n.PodCIDRs, holds) {
+			continue
+		}
+		if err := netlink.AddrDel(bridge, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("removing the address %s from %s: %w", a.IPNet, Bridge, err)
 		}
 	}
 	return nil

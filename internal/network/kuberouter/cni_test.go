@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestCNIConfig(t *testing.T) {
@@ -54,6 +56,49 @@ func TestCNIConfig(t *testing.T) {
 	}
 	if last.Type != "k0s-policy" || last.Socket != n.PolicySocket || last.Bridge != Bridge {
 		t.Errorf("got %+v", last)
+	}
+}
+
+// A node that was deleted and comes back with other pod CIDRs has no gateway of before.
+func TestRemoveOldGateways(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the network goes with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	n, err := ParseNode([]string{"10.244.3.0/24", "fd00:0:0:3::/64"}, []string{"10.244.0.0/16", "fd00::/48"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.removeOldGateways(); err != nil {
+		t.Fatalf("without a bridge: %v", err)
+	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: Bridge}}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"10.244.2.1/24", "10.244.3.1/24", "192.0.2.1/24", "fd00:0:0:2::1/64", "fd00:0:0:3::1/64", "2001:db8::1/64", "fe80::1/64"} {
+		a, err := netlink.ParseAddr(address)
+		if err == nil {
+			err = netlink.AddrAdd(bridge, a)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.removeOldGateways(); err != nil {
+		t.Fatal(err)
+	}
+	present, err := netlink.AddrList(bridge, netlink.FAMILY_ALL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, a := range present {
+		left = append(left, a.IPNet.String())
+	}
+	slices.Sort(left)
+	if want := []string{"10.244.3.1/24", "192.0.2.1/24", "2001:db8::1/64", "fd00:0:0:3::1/64", "fe80::1/64"}; !slices.Equal(left, want) {
+		t.Errorf("left are %v, not %v", left, want)
 	}
 }
 
