@@ -156,11 +156,6 @@ func (s *speaker) addPeer(ctx context.Context, p peer, of plan, restarted bool) 
 			return fmt.Errorf("no session with %s: %w", p.Address, err)
 		}
 	}
-	deferral := s.settings.DeferralTime
-	if !of.reflector {
-		// Who passes nothing on has nothing to wait for: what it says is its own.
-		deferral = time.Second
-	}
 	n := &api.Peer{
 		Conf: &api.PeerConf{
 			NeighborAddress: p.Address.String(), PeerAsn: p.ASN, AuthPassword: string(p.Password), Description: p.node,
@@ -172,7 +167,7 @@ func (s *speaker) addPeer(ctx context.Context, p peer, of plan, restarted bool) 
 		Transport: &api.Transport{RemotePort: uint32(p.Port)},
 		GracefulRestart: &api.GracefulRestart{
 			Enabled: s.settings.GracefulRestart, RestartTime: uint32(s.settings.RestartTime / time.Second),
-			DeferralTime: uint32(deferral / time.Second), LocalRestarting: s.settings.GracefulRestart && restarted,
+			DeferralTime: uint32(s.deferral(p, of) / time.Second), LocalRestarting: s.settings.GracefulRestart && restarted,
 		},
 	}
 	if p.LocalAddress.IsValid() {
@@ -198,6 +193,19 @@ func (s *speaker) addPeer(ctx context.Context, p peer, of plan, restarted bool) 
 	}
 	s.peers[p.Address] = p
 	return nil
+}
+
+// reflectorDeferral is longer than a k0s takes to be back: a node whose k0s restarts with the reflector's keeps its
+// routes. One that takes longer has booted, with no pod left that anybody may talk to.
+const reflectorDeferral = 30 * time.Second
+
+// deferral is how long a speaker that has restarted waits for all others before it tells a peer anything, unless
+// they are all there: a single one that is dead keeps it waiting.
+func (s *speaker) deferral(p peer, of plan) time.Duration {
+	if !of.reflector || p.node == "" {
+		return time.Second // there is nothing to wait for: what this peer is told is the node's own
+	}
+	return min(s.settings.DeferralTime, reflectorDeferral)
 }
 
 func (s *speaker) removePeer(ctx context.Context, p peer) error {

@@ -65,6 +65,19 @@ func (s *speaking) knows(node string, others ...*speaking) {
 	}
 }
 
+// reflects makes it the reflector of others.
+func (s *speaking) reflects(clients ...*speaking) {
+	s.plan.reflector = true
+	s.knows("client", clients...)
+	for address, p := range s.plan.peers {
+		p.client = netip.MustParseAddr("0.0.0.42")
+		s.plan.peers[address] = p
+	}
+	for _, c := range clients {
+		c.knows("reflector", s)
+	}
+}
+
 func (s *speaking) follow(restarted bool) {
 	s.t.Helper()
 	if err := s.apply(s.t.Context(), s.plan, s.offers, restarted); err != nil {
@@ -185,19 +198,47 @@ func TestSpeakers(t *testing.T) {
 func TestReflection(t *testing.T) {
 	port := freePort(t)
 	reflector, one, two := newSpeaking(t, 1, port), newSpeaking(t, 2, port), newSpeaking(t, 3, port)
-	reflector.plan.reflector = true
-	reflector.knows("client", one, two)
-	for address, p := range reflector.plan.peers {
-		p.client = netip.MustParseAddr("0.0.0.42")
-		reflector.plan.peers[address] = p
-	}
-	one.knows("reflector", reflector)
-	two.knows("reflector", reflector)
+	reflector.reflects(one, two)
 	for _, s := range []*speaking{reflector, one, two} {
 		s.follow(false)
 	}
 	one.hears("10.244.1.0/24 by 127.77.0.1 from 127.77.0.1", "fd00:1::/64 by 2001:db8::1 from 127.77.0.1",
 		"10.244.3.0/24 by 127.77.0.3 from 127.77.0.1", "fd00:3::/64 by 2001:db8::3 from 127.77.0.1")
+}
+
+// A reflector that has restarted tells its clients what it knows although one of them is dead.
+func TestReflectorRestartsWithoutAClient(t *testing.T) {
+	port := freePort(t)
+	reflector, one, two, dead := newSpeaking(t, 1, port), newSpeaking(t, 2, port), newSpeaking(t, 3, port), newSpeaking(t, 4, port)
+	reflector.settings.DeferralTime = 2 * time.Second
+	reflector.reflects(one, two, dead)
+	for _, s := range []*speaking{reflector, one, two} {
+		s.follow(true)
+	}
+	one.hears("10.244.1.0/24 by 127.77.0.1 from 127.77.0.1", "fd00:1::/64 by 2001:db8::1 from 127.77.0.1",
+		"10.244.3.0/24 by 127.77.0.3 from 127.77.0.1", "fd00:3::/64 by 2001:db8::3 from 127.77.0.1")
+}
+
+func TestDeferral(t *testing.T) {
+	node, router := peer{node: "n2"}, peer{}
+	for _, tc := range []struct {
+		name      string
+		setting   time.Duration
+		to        peer
+		reflector bool
+		want      time.Duration
+	}{
+		{"node to node", 360 * time.Second, node, false, time.Second},
+		{"node to router", 360 * time.Second, router, false, time.Second},
+		{"reflector to node", 360 * time.Second, node, true, 30 * time.Second},
+		{"reflector to node, shorter", 10 * time.Second, node, true, 10 * time.Second},
+		{"reflector to router, which hears nothing of others", 360 * time.Second, router, true, time.Second},
+	} {
+		s := &speaker{settings: settings.BGP{DeferralTime: tc.setting}}
+		if got := s.deferral(tc.to, plan{reflector: tc.reflector}); got != tc.want {
+			t.Errorf("%s: %s, not %s", tc.name, got, tc.want)
+		}
+	}
 }
 
 // TestPasswords: nothing is said to one who has another, or who is no peer.
