@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -38,6 +39,7 @@ func TestRouter(t *testing.T) {
         advertise-cluster-ip: "true"
         advertise-loadbalancer-ip: "true"
         enable-pod-egress: "false"
+        nodes-full-mesh: "false"
 `, router.IP, routerASN)
 	s := start(t, network, spec, func(h *testhost.Host) {
 		if err := h.WriteFile("/etc/bgp-passwords", []byte("Z2VoZWlt\n"), 0o600); err != nil {
@@ -48,7 +50,7 @@ func TestRouter(t *testing.T) {
 	if err := router.Copy(testerOf(t, workers[0]), cluster.Tester); err != nil {
 		t.Fatal(err)
 	}
-	router.configure(t, workers, password)
+	router.configure(t, workers, birdSays{password: password})
 	process, err := router.Start("bird", "bird", "-f", "-c", birdConfig, "-s", birdSocket)
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +157,7 @@ func TestRouter(t *testing.T) {
 		}
 	})
 	t.Run("a wrong password", func(t *testing.T) {
-		router.configure(t, workers, "falsch")
+		router.configure(t, workers, birdSays{password: "falsch"})
 		if err := process.Signal(15); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +166,7 @@ func TestRouter(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Longer than a session takes: what is to be seen is that there is none.
-		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		err := s.Eventually(ctx, time.Minute, "a session", func(context.Context) error {
 			for _, w := range workers {
@@ -177,9 +179,6 @@ func TestRouter(t *testing.T) {
 		if err == nil {
 			t.Error("there is a session with the wrong password")
 		}
-		router.configure(t, workers, password)
-		router.ask(t, "configure")
-		s.eventually(t, 30*time.Second, "sessions with BIRD", established("w0", "w1", "w2"))
 		for _, w := range workers {
 			for _, text := range []string{w.LogTail(100000), w.Host.Run(t, "ps", "axww")} {
 				if strings.Contains(text, password) || strings.Contains(text, "Z2VoZWlt") {
@@ -187,6 +186,45 @@ func TestRouter(t *testing.T) {
 				}
 			}
 		}
+	})
+	// Nodes with an AS number each have no sessions with each other, nor have clients of a reflector that is no node.
+	passesOn := func(t *testing.T, says birdSays, annotations func(i int) map[string]any) {
+		for i, w := range workers {
+			s.annotate(t, w.Name(), annotations(i))
+		}
+		// One that knows of no routes from before: what it has, it has by BIRD.
+		fresh := workers[0]
+		if err := fresh.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		fresh.Host.Run(t, "ip", "route", "flush", "proto", "107")
+		says.password, says.passesOn = password, true
+		router.configure(t, workers, says)
+		router.ask(t, "configure")
+		if err := fresh.Start(); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		for _, w := range workers {
+			s.sessions(t, w, &cluster.Node{Host: router.Host})
+			s.routes(t, w, others(workers, w)...)
+		}
+		s.eventually(t, 10*time.Second, "p0 to reach p2", func(ctx context.Context) error {
+			_, err := s.Exec(ctx, "p0", "tester", "get", "http://"+s.podIP(t, "p2")+":8080")
+			return err
+		})
+		t.Logf("all pods are known by BIRD alone after %.1f s", time.Since(begin).Seconds())
+	}
+	t.Run("no mesh, a router of another AS", func(t *testing.T) {
+		passesOn(t, birdSays{asn: routerASN, nodeASN: func(i int) int { return 64601 + i }}, func(i int) map[string]any {
+			return map[string]any{"kube-router.io/node.asn": fmt.Sprint(64601 + i)}
+		})
+	})
+	t.Run("no mesh, a router that reflects", func(t *testing.T) {
+		peer := fmt.Sprintf("- {remoteip: %s, remoteasn: 64512, password: Z2VoZWlt}", router.IP)
+		passesOn(t, birdSays{asn: 64512}, func(int) map[string]any {
+			return map[string]any{"kube-router.io/node.asn": nil, "kube-router.io/rr.client": "42", "kube-router.io/peers": peer}
+		})
 	})
 }
 
@@ -227,8 +265,27 @@ const (
 	birdSocket = "/run/bird.ctl"
 )
 
-func (b bird) configure(t *testing.T, nodes []*cluster.Node, password string) {
+// birdSays is what its configuration is to be.
+type birdSays struct {
+	password string
+	// passesOn tells each node what the others say, instead of routes of its own; those of one AS as their reflector.
+	passesOn bool
+	asn      int             // default: routerASN
+	nodeASN  func(i int) int // default: 64512
+}
+
+func (b bird) configure(t *testing.T, nodes []*cluster.Node, says birdSays) {
 	t.Helper()
+	if says.nodeASN == nil {
+		says.nodeASN = func(int) int { return 64512 }
+	}
+	source, role := "RTS_STATIC", ""
+	if says.passesOn {
+		source = "RTS_BGP"
+	}
+	if says.asn == says.nodeASN(0) {
+		role = "rr client;"
+	}
 	var text strings.Builder
 	fmt.Fprintf(&text, `log stderr all;
 router id %s;
@@ -242,17 +299,18 @@ protocol static {
 	route 10.96.0.0/24 blackhole;
 }
 `, b.IP)
-	for _, n := range nodes {
+	for i, n := range nodes {
 		fmt.Fprintf(&text, `protocol bgp %s {
 	local as %d;
-	neighbor %s as 64512;
+	neighbor %s as %d;
+	%s
 	password "%s";
 	connect delay time 1;
 	connect retry time 2;
 	error wait time 1, 2;
-	ipv4 { import all; export where source = RTS_STATIC; };
+	ipv4 { import all; export where source = %s; };
 }
-`, n.Name(), routerASN, n.Host.IP, password)
+`, n.Name(), cmp.Or(says.asn, routerASN), n.Host.IP, says.nodeASN(i), role, says.password, source)
 	}
 	if err := b.WriteFile(birdConfig, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
