@@ -79,7 +79,7 @@ TIMEOUT   ?= 25m
 
 # LONG tests take minutes each, and have a shorter neighbour in the same folder: make test leaves them to
 # make inttest.
-LONG := TestConvergence|TestEtcdMembers|TestEveryStep|TestIPTables|TestIPv6First|TestMariaDB|TestMatrixDualStack|TestStartup
+LONG := TestConvergence|TestEmptiedFiles|TestEtcdMembers|TestEveryStep|TestIPTables|TestIPv6First|TestMariaDB|TestMatrixDualStack|TestStartup
 
 .PHONY: test
 test: unit ## run the unit tests, then the scenarios on test hosts but for the longest

@@ -57,6 +57,9 @@ func (b Bootstrap) Component() component.Component {
 }
 
 func (b Bootstrap) run(ctx context.Context) error {
+	if err := pki.MendKubeletCertificate(currentCertificate(b.Layout)); err != nil {
+		return err
+	}
 	reason := b.unfit(time.Now())
 	if reason != nil {
 		if b.Token == nil {

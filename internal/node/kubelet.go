@@ -23,6 +23,7 @@ import (
 	"k0s.io/k0s/internal/flags"
 	"k0s.io/k0s/internal/host"
 	"k0s.io/k0s/internal/journal"
+	"k0s.io/k0s/internal/pki"
 	"k0s.io/k0s/internal/probe"
 	"k0s.io/k0s/internal/process"
 	"k0s.io/k0s/pkg/apis/k0s/v1beta1"
@@ -110,6 +111,9 @@ func prepareKubelet(o Options) error {
 		if err := host.MakeDir(dir, 0o755, 0); err != nil {
 			return err
 		}
+	}
+	if err := pki.MendKubeletCertificate(o.kubeletPKI() + "/kubelet-server-current.pem"); err != nil {
+		return err
 	}
 	if dir := config.VolumePluginDir; dir != "" && dir != o.Layout.VolumePlugins() {
 		if err := o.Journal.MakeDir(dir); err != nil {
