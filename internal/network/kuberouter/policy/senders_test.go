@@ -84,6 +84,11 @@ func TestSenders(t *testing.T) {
 		must(t, k.Apply(compile(t, Objects{Pods: pods, Policies: policies(t, `
 spec: {podSelector: {matchLabels: {app: target}}, ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]}`)})))
 
+		// The kernel takes a moment to connect a new interface.
+		for i := range 2 {
+			eventually(t, "pods are connected", func() bool { return friend.reaches(target.addresses[i], 80) && forger.reaches(friend.addresses[i], 80) })
+		}
+
 		received := make(chan string, 100)
 		listen := func() {
 			server, err := frame.Receive(90, received)
@@ -201,9 +206,7 @@ spec: {podSelector: {matchLabels: {app: target}}, ingress: [{from: [{podSelector
 				t.Errorf("received: %s", got)
 				receive(t, received)
 			}
-			if after := forgeries(t); after != before+1 {
-				t.Errorf("%s: %d are counted", what, after-before)
-			}
+			eventually(t, "counted: "+what, func() bool { return forgeries(t) == before+1 })
 		}
 		for what, content := range lies {
 			before := forgeries(t)
@@ -214,9 +217,7 @@ spec: {podSelector: {matchLabels: {app: target}}, ingress: [{from: [{podSelector
 				t.Errorf("believed: %s", what)
 				forget()
 			}
-			if after := forgeries(t); after != before+1 {
-				t.Errorf("%s: %d are counted", what, after-before)
-			}
+			eventually(t, "counted: "+what, func() bool { return forgeries(t) == before+1 })
 		}
 
 		// What pods do of their own accord is none of it: they ask for each other, for their own addresses, and
