@@ -60,9 +60,15 @@ func nodeAddress(o Options) component.Component {
 				return err
 			}
 			trouble := o.lostAddress(present, own)
-			before := lost.Swap(&trouble)
-			if trouble != nil && (before == nil || *before == nil || (*before).Error() != trouble.Error()) {
+			var before error
+			if old := lost.Swap(&trouble); old != nil {
+				before = *old
+			}
+			switch {
+			case trouble != nil && (before == nil || before.Error() != trouble.Error()):
 				log.Error("The node is not reached", "error", trouble)
+			case trouble == nil && before != nil:
+				log.Info("The host has the node's address again, or another one")
 			}
 			if o.Moved != nil {
 				o.Moved(o.follow(own))
