@@ -39,7 +39,8 @@ spec:
     spec:
       terminationGracePeriodSeconds: 0
       containers:
-      - {name: main, image: "k0s.test/tools:1", imagePullPolicy: Never, command: [tester, serve, ":8080"]}
+      - {name: main, image: "k0s.test/tools:1", imagePullPolicy: Never, command: [tester, serve, ":8080"],
+         ports: [{name: tcp, containerPort: 8080, hostPort: 8081}, {name: udp, containerPort: 8080, hostPort: 8081, protocol: UDP}]}
 ---
 apiVersion: v1
 kind: Service
@@ -49,7 +50,9 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 apiVersion: v1
 kind: Service
 metadata: {name: both}
-spec: {type: NodePort, ipFamilyPolicy: PreferDualStack, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+spec:
+  {type: NodePort, ipFamilyPolicy: PreferDualStack, selector: {app: web}, ports: [
+    {name: tcp, port: 80, targetPort: 8080, nodePort: 30080}, {name: udp, protocol: UDP, port: 80, targetPort: 8080, nodePort: 30080}]}
 ---
 apiVersion: v1
 kind: Service
@@ -228,6 +231,29 @@ func (s *scenario) talk() {
 	}
 }
 
+// datagrams has every host and pod reach services, NodePorts and hostPorts by UDP, and hostPorts by TCP, too.
+func (s *scenario) datagrams() {
+	udp := func(host, port string) string { return "udp://" + net.JoinHostPort(host, port) }
+	there := s.workers[0]
+	var names, ports []string // of all pods, and of that with the host's port there
+	for _, pod := range s.pods {
+		names = append(names, pod.Name)
+		if pod.Spec.NodeName == there.Name() {
+			ports = append(ports, pod.Name)
+		}
+	}
+	for _, w := range s.workers {
+		for _, ip := range s.service("default", "both").Spec.ClusterIPs {
+			s.asks(w, udp(ip, "80"), names...)
+		}
+		for _, host := range s.hostAddresses(there.Host) {
+			s.asks(w, udp(host, "30080"), names...)
+			s.asks(w, udp(host, "8081"), ports...)
+			s.asks(w, url(host, "8081"), ports...)
+		}
+	}
+}
+
 // hostAddresses are those of the families that the cluster has.
 func (s *scenario) hostAddresses(h *testhost.Host) []string {
 	var all []string
@@ -323,6 +349,7 @@ func TestIPv6(t *testing.T) {
 	config := `{kuberouter: {hairpin: Enabled}, podCIDR: "` + podCIDR6 + `", serviceCIDR: "` + serviceCIDR6 + `"}`
 	s := start(t, testhost.IPv6, config, corev1.IPv6Protocol)
 	s.all()
+	s.datagrams()
 
 	h := cluster.Hosts(t, s.network, "c1")[0]
 	h.Run(t, "mkdir", "-p", "/etc/k0s")

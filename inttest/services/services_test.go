@@ -30,7 +30,7 @@ spec:
     dualStack: {enabled: true, IPv6podCIDR: "fd00:10:244::/56", IPv6serviceCIDR: "fd00:10:96::/112"}
 `
 
-// pod is web-0 on w0, web-1 on w1.
+// pod is web-0 on w0, web-1 on w1, with a port of their nodes.
 const pod = `
 ---
 apiVersion: v1
@@ -40,15 +40,19 @@ spec:
   nodeName: %[2]s
   terminationGracePeriodSeconds: 0
   containers:
-  - {name: main, image: "k0s.test/tools:1", imagePullPolicy: Never, command: [tester, serve, ":8080"]}
+  - {name: main, image: "k0s.test/tools:1", imagePullPolicy: Never, command: [tester, serve, ":8080"],
+     ports: [{name: tcp, containerPort: 8080, hostPort: %[3]d}, {name: udp, containerPort: 8080, hostPort: %[3]d, protocol: UDP}]}
 `
+
+const hostPort = 8081
 
 const service = `
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: %s}
-spec: {selector: {%s}, ipFamilyPolicy: RequireDualStack, ports: [{port: 80, targetPort: 8080}], %s}
+spec: {selector: {%s}, ipFamilyPolicy: RequireDualStack, %s,
+  ports: [{name: tcp, port: 80, targetPort: 8080}, {name: udp, protocol: UDP, port: 80, targetPort: 8080}]}
 `
 
 // The addresses that somebody's load balancer would have.
@@ -72,7 +76,7 @@ func test(t *testing.T, mode string) {
 	must(t, network.Use(ctx, testhost.DualStack))
 	c := cluster.WithWorkers(t, network, fmt.Sprintf(config, mode, ""), "w0", "w1")
 	s := &scenario{c, t, ctx, c.Workers()[0], c.Workers()[1]}
-	c.Apply(t, fmt.Sprintf(pod, "web-0", "w0")+fmt.Sprintf(pod, "web-1", "w1")+
+	c.Apply(t, fmt.Sprintf(pod, "web-0", "w0", hostPort)+fmt.Sprintf(pod, "web-1", "w1", hostPort)+
 		fmt.Sprintf(service, "web", "app: web", "type: NodePort")+
 		fmt.Sprintf(service, "own", "pod: web-0", "type: ClusterIP")+
 		fmt.Sprintf(service, "sticky", "app: web", "sessionAffinity: ClientIP")+
@@ -90,6 +94,8 @@ func test(t *testing.T, mode string) {
 	for family := range 2 {
 		s.clusterIP(family)
 		s.nodePort(family)
+		s.datagrams(family)
+		s.hostPort(family)
 		s.affinity(family)
 		s.internal(family)
 		s.external(family)
@@ -213,6 +219,31 @@ func (s *scenario) nodePort(family int) {
 	}
 }
 
+// datagrams: by UDP, services and NodePorts answer as by TCP.
+func (s *scenario) datagrams(family int) {
+	own, web := s.service("own"), s.service("web")
+	url := func(host string, port int32) string { return "udp://" + net.JoinHostPort(host, fmt.Sprint(port)) }
+	s.answers("a UDP service from a host", s.host(s.w1.Host), url(web.Spec.ClusterIPs[family], 80), "web-0", "web-1")
+	s.answers("a UDP service from a pod", s.pod("web-1"), url(own.Spec.ClusterIPs[family], 80), "web-0")
+	for _, w := range s.Workers() {
+		s.answers("a UDP NodePort from outside", s.host(s.Host), url(address(w.Host, family), web.Spec.Ports[1].NodePort), "web-0", "web-1")
+	}
+}
+
+// hostPort: a pod answers at its node's addresses, to all.
+func (s *scenario) hostPort(family int) {
+	for _, scheme := range []string{"http", "udp"} {
+		url := func(host string) string { return scheme + "://" + net.JoinHostPort(host, fmt.Sprint(hostPort)) }
+		there := address(s.w0.Host, family)
+		s.answers("a hostPort from outside", s.host(s.Host), url(there), "web-0 answers "+address(s.Host, family))
+		s.answers("a hostPort from a pod of another node", s.pod("web-1"), url(there), "web-0")
+		s.answers("a hostPort from its own node", s.host(s.w0.Host), url(there), "web-0")
+		if family == 0 { // kernels do not do that with ::1
+			s.answers("a hostPort from its own node, by loopback", s.host(s.w0.Host), url("127.0.0.1"), "web-0")
+		}
+	}
+}
+
 // affinity: all requests of a client go to the pod that the first one went to.
 func (s *scenario) affinity(family int) {
 	url := s.clusterURL("sticky", family)
@@ -283,7 +314,7 @@ func (s *scenario) settings(mode string) {
 		s.answers("a pod from itself, with hairpin", s.pod("web-0"), s.clusterURL("own", family), "web-0")
 		s.answers("a pod of another node, with ipMasq", s.pod("web-1"), s.podURL("web-0", family), "web-0 answers "+address(s.w1.Host, family))
 	}
-	s.Apply(s.t, fmt.Sprintf(pod, "web-2", "w0"))
+	s.Apply(s.t, fmt.Sprintf(pod, "web-2", "w0", hostPort+1))
 	s.Pod(s.t, "web-2", cluster.Ready)
 	for pod, want := range map[string]string{"web-0": "1500", "web-2": "1380"} {
 		if mtu, err := s.Exec(s.ctx, pod, "cat", "/sys/class/net/eth0/mtu"); err != nil || mtu != want {

@@ -1,9 +1,10 @@
 // Tester is the program of the test image that busybox has no match for.
 //
-//	tester serve ADDRESS                    an HTTP server that says who it is and who asks
+//	tester serve ADDRESS                    an HTTP server that says who it is and who asks, also to UDP datagrams
 //	tester judge ADDRESS DIRECTORY          an admission webhook that refuses what is called forbidden; its
 //	                                        certificate is tls.crt and tls.key in the directory
-//	tester get [-ca FILE] [-token FILE] URL prints what a server answers; fails unless 200
+//	tester get [-ca FILE] [-token FILE] URL prints what a server answers; fails unless 200. udp://HOST:PORT sends it
+//	                                        a datagram
 //	tester lookup NAME                      prints the addresses of a name, sorted
 //	tester balance ADDRESS SERVER...        a TCP load balancer: passes connections on to the servers by turns
 //	tester probe SOCKET PORT...             answers at the ports, by TCP and UDP, and does what package
@@ -69,9 +70,27 @@ func serve(address string) error {
 	if err != nil {
 		return err
 	}
+	answer := func(client string) string {
+		host, _, _ := net.SplitHostPort(client)
+		return fmt.Sprintf("%s answers %s\n", name, host)
+	}
+	datagrams, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			_, client, err := datagrams.ReadFrom(make([]byte, 1))
+			if err == nil {
+				_, err = datagrams.WriteTo([]byte(answer(client.String())), client)
+			}
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "tester:", err)
+			}
+		}
+	}()
 	return http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client, _, _ := net.SplitHostPort(r.RemoteAddr)
-		fmt.Fprintf(w, "%s answers %s\n", name, client)
+		fmt.Fprint(w, answer(r.RemoteAddr))
 	}))
 }
 
@@ -102,6 +121,9 @@ func get(ctx context.Context, args []string) error {
 	token := flags.String("token", "", "send the bearer token in this file")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if address, ok := strings.CutPrefix(flags.Arg(0), "udp://"); ok {
+		return getDatagram(ctx, address)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, flags.Arg(0), nil)
 	if err != nil {
@@ -135,6 +157,27 @@ func get(ctx context.Context, args []string) error {
 		return fmt.Errorf("GET %s: %s", flags.Arg(0), response.Status)
 	}
 	return nil
+}
+
+func getDatagram(ctx context.Context, address string) error {
+	c, err := (&net.Dialer{}).DialContext(ctx, "udp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if until, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(until)
+	}
+	if _, err := c.Write([]byte("?")); err != nil {
+		return err
+	}
+	answer := make([]byte, 1500)
+	n, err := c.Read(answer)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(answer[:n])
+	return err
 }
 
 func lookup(ctx context.Context, name string) error {
