@@ -137,9 +137,13 @@ func waitForExternalEtcd(o Options) component.Component {
 
 func externalEtcdAccess(o Options) store.Access {
 	e := o.Config.Spec.Storage.Etcd.ExternalCluster
+	var endpoints []string
+	for _, endpoint := range e.Endpoints {
+		endpoints = append(endpoints, strings.TrimSuffix(endpoint, "/"))
+	}
 	return store.Access{
-		Name:      "the etcd at " + strings.Join(e.Endpoints, ",") + " under the prefix " + e.EtcdPrefix,
+		Name:      "the etcd at " + strings.Join(endpoints, ",") + " under the prefix " + e.EtcdPrefix,
 		Elsewhere: "another spec.storage.etcd.externalCluster.etcdPrefix",
-		Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.ClientCertFile, KeyFile: e.ClientKeyFile, Prefix: e.EtcdPrefix,
+		Endpoints: endpoints, CAFile: e.CAFile, CertFile: e.ClientCertFile, KeyFile: e.ClientKeyFile, Prefix: e.EtcdPrefix,
 	}
 }

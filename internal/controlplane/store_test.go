@@ -169,3 +169,12 @@ func TestKineAndAPIServerHaveOneUser(t *testing.T) {
 		}
 	}
 }
+
+func TestExternalEtcdURLs(t *testing.T) {
+	config := v1beta1.Default()
+	config.Spec.Storage.Etcd.ExternalCluster = &v1beta1.ExternalCluster{Endpoints: []string{"https://a:2379/", "http://b:2379"}, EtcdPrefix: "/c"}
+	access := externalEtcdAccess(Options{Config: config})
+	if got := storeFlags(access)["etcd-servers"]; got != "https://a:2379,http://b:2379" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -23,6 +23,9 @@ const DefaultPath = "/etc/k0s/k0s.yaml"
 // maxSize of a k0s.yaml in bytes; the API server refuses larger objects, too.
 const maxSize = 1 << 20
 
+// removed are fields that only old versions of upstream k0s have.
+var removed = []string{"spec.api.tunneledNetworkingMode", "spec.network.calico.withWindowsNodes"}
+
 // Check tells what else is wrong with a configuration, such as patches that
 // apply to nothing. It may complete the configuration: see [OnHost].
 type Check func(*ClusterConfig) []Problem
@@ -241,6 +244,8 @@ func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 		case i >= 0:
 			d.lines[child] = e.key.Line
 			d.value(child, e.value, v.FieldByIndex(fields[i].index))
+		case slices.Contains(removed, child):
+			d.problem(e.key, child, nil, "was removed, from upstream k0s, too: leave it out")
 		default:
 			d.problem(e.key, child, nil, "unknown field: %s", hintFor(e.name, valid, d.paths))
 		}

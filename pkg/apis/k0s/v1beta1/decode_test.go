@@ -185,6 +185,8 @@ func TestFine(t *testing.T) {
 		{"link-local services", `spec: {network: {serviceCIDR: 169.254.128.0/20}}`,
 			"spec.network.serviceCIDR (169.254.128.0/20) has link-local addresses, of 169.254.0.0/16, which not every program goes out by: choose another network before you have workloads"},
 		{"the network of class E", `spec: {network: {podCIDR: 240.0.0.0/12}}`, ""},
+		{"external etcd without the files", `spec: {storage: {etcd: {externalCluster: {endpoints: ["https://e:2379/", "https://f:2379"], etcdPrefix: /a}}}}`, ""},
+		{"the only mark", `spec: {network: {kubeProxy: {nftables: {masqueradeBit: 14}}}}`, ""},
 		{"both hairpins", `spec: {network: {kuberouter: {hairpin: Enabled, hairpinMode: true}}}`, ""},
 		{"the old hairpin", `spec: {network: {kuberouter: {hairpinMode: true}}}`, ""},
 		{"beside an external etcd", `spec: {storage: {etcd: {peerAddress: 192.0.2.1, ca: {expiresAfter: 20000h}, externalCluster: {endpoints: ["http://e:2379"], etcdPrefix: /a}}}}`,
@@ -284,6 +286,9 @@ func TestRefused(t *testing.T) {
 		{"misplaced", "spec: {podCIDR: 10.0.0.0/16}", `line 1: spec.podCIDR: unknown field: did you mean spec.network.podCIDR?`},
 		{"unheard of", "spec: {konnectivity: {whatever: 1}}", `line 1: spec.konnectivity.whatever: unknown field: valid here: adminPort, agentPort, externalAddress`},
 		{"misspelt unsupported", "spec: {network: {dualStack: {enabeld: true}}}", `line 1: spec.network.dualStack.enabeld: unknown field: did you mean "enabled"?`},
+		{"removed", `spec: {api: {tunneledNetworkingMode: true}, network: {calico: {withWindowsNodes: false}}}`,
+			"line 1: spec.api.tunneledNetworkingMode: was removed, from upstream k0s, too: leave it out\n" +
+				"line 1: spec.network.calico.withWindowsNodes: was removed, from upstream k0s, too: leave it out"},
 		{"misspelt section", "spec: {workerProfile: []}", `line 1: spec.workerProfile: unknown field: did you mean "workerProfiles"?`},
 		{"legacy keys only where they were", "spec: {konnectivity: {interval: 1}}", `line 1: spec.konnectivity.interval: unknown field: did you mean spec.telemetry.interval?`},
 		{"duplicate", "spec:\n  api:\n    port: 1\n    port: 2", "line 4: spec.api.port: duplicate key: already set on line 3"},
@@ -421,8 +426,6 @@ func TestRefused(t *testing.T) {
 		{"external etcd with some of the files", `spec: {storage: {etcd: {externalCluster: {endpoints: ["https://e:2379"], etcdPrefix: /a, caFile: /ca}}}}`,
 			"line 1: spec.storage.etcd.externalCluster.clientCertFile: required: caFile, clientCertFile and clientKeyFile go together\n" +
 				"line 1: spec.storage.etcd.externalCluster.clientKeyFile: required: caFile, clientCertFile and clientKeyFile go together"},
-		{"external etcd without the files", `spec: {storage: {etcd: {externalCluster: {endpoints: ["https://e:2379"], etcdPrefix: /a}}}}`,
-			"line 1: spec.storage.etcd.externalCluster.caFile: required: an https endpoint needs caFile, clientCertFile and clientKeyFile"},
 		{"kine source", `spec: {storage: {kine: {dataSource: "oracle://a:secret@b"}}}`, `line 1: spec.storage.kine.dataSource: must begin with sqlite://, postgres://, mysql:// or nats://`},
 		{"kine endpoint", `spec: {storage: {kine: {extraArgs: {endpoint: "postgres://a:secret@b/c"}}}}`, `line 1: spec.storage.kine.extraArgs[endpoint]: everybody on the host could read the password in it: use dataSource`},
 		{"kine without kine", `spec: {storage: {kine: {dataSource: "http://etcd:2379"}}}`, `line 1: spec.storage.kine.dataSource: must begin with sqlite://, postgres://, mysql:// or nats://`},

@@ -187,7 +187,7 @@ type KubeProxyIPVS struct {
 type KubeProxyNFTables struct {
 	// MasqueradeBit cannot be chosen: kube-proxy has no flag for it, its value
 	// is 14.
-	MasqueradeBit *int32 `json:"masqueradeBit,omitempty" scope:"cluster" change:"none" min:"0" max:"31" default:"14" never:"kube-proxy has no flag for it" example:"~"`
+	MasqueradeBit *int32 `json:"masqueradeBit,omitempty" scope:"cluster" change:"none" min:"0" max:"31" default:"14" never:"kube-proxy has no flag for it" example:"14"`
 	// MasqueradeAll applies source NAT to all traffic to service addresses.
 	MasqueradeAll bool `json:"masqueradeAll,omitempty" scope:"cluster" change:"restart" example:"true"`
 	// SyncPeriod is the longest time between two complete rewrites of the

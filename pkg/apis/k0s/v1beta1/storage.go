@@ -52,7 +52,8 @@ type ExternalCluster struct {
 	// different for each cluster on the same etcd.
 	EtcdPrefix string `json:"etcdPrefix" scope:"cluster" change:"redeploy" example:"/clusters/one"`
 	// CAFile is the authority of etcd's certificates, as PEM. Together with
-	// clientCertFile and clientKeyFile, or none of them.
+	// clientCertFile and clientKeyFile, or none of them: then an https endpoint's
+	// certificate must be of an authority that this host trusts.
 	CAFile string `json:"caFile,omitempty" scope:"node" change:"restart" example:"/etc/k0s/etcd-ca.crt"`
 	// ClientCertFile is the certificate k0s shows to etcd, as PEM.
 	ClientCertFile string `json:"clientCertFile,omitempty" scope:"node" change:"restart" example:"/etc/k0s/etcd-client.crt"`
@@ -130,14 +131,11 @@ func (e ExternalCluster) validate(path *field.Path) field.ErrorList {
 	if len(e.Endpoints) == 0 {
 		errs = append(errs, field.Required(path.Child("endpoints"), "the URLs of etcd's members"))
 	}
-	secure := false
 	for i, endpoint := range e.Endpoints {
 		u, err := url.Parse(endpoint)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.TrimPrefix(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
 			errs = append(errs, field.Invalid(path.Child("endpoints").Index(i), endpoint, "must be a URL such as https://192.0.2.21:2379"))
-			continue
 		}
-		secure = secure || u.Scheme == "https"
 	}
 	if e.EtcdPrefix == "" {
 		errs = append(errs, field.Required(path.Child("etcdPrefix"), "what this cluster's keys begin with, such as /k0s"))
@@ -158,9 +156,6 @@ func (e ExternalCluster) validate(path *field.Path) field.ErrorList {
 		case f.value != "" && !strings.HasPrefix(f.value, "/"):
 			errs = append(errs, field.Invalid(path.Child(f.name), f.value, "must be an absolute path"))
 		}
-	}
-	if secure && given == 0 {
-		errs = append(errs, field.Required(path.Child("caFile"), "an https endpoint needs caFile, clientCertFile and clientKeyFile"))
 	}
 	return errs
 }

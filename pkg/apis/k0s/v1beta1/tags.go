@@ -67,7 +67,7 @@ func checkTags(path *field.Path, tag reflect.StructTag, value, standard reflect.
 	if harmless, ok := tag.Lookup("later"); ok && !slices.Contains(strings.Split(harmless, ","), asText(value)) {
 		return field.ErrorList{field.Forbidden(path, notYet)}
 	}
-	if why, ok := tag.Lookup("never"); ok {
+	if why, ok := tag.Lookup("never"); ok && asText(value) != tag.Get("default") {
 		return field.ErrorList{field.Forbidden(path, "not supported: "+why)}
 	}
 	return nil

@@ -25,8 +25,8 @@
 //	min:"1" max:"9"    the smallest and the largest value
 //	later:"x,y"        the feature does not exist yet: only the default, the
 //	                   zero value and these are accepted
-//	never:"why"        what it would ask for cannot be: only the default and
-//	                   the zero value are accepted
+//	never:"why"        what it would ask for cannot be: only the default, also
+//	                   that of the tag, and the zero value are accepted
 //	gone:"why"         accepted and without effect; a value other than the
 //	                   default is warned of
 //
