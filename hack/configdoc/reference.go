@@ -23,7 +23,7 @@ func reference(spec *entry) []byte {
 			switch {
 			case itemType(child.Type).Name() == patches:
 			case child.status() == "gone":
-				gone = append(gone, child)
+				gone = appendFields(gone, child)
 			case child.Section && child.status() == "later":
 				later = append(later, child)
 				collectGone(child, &gone)
@@ -52,9 +52,9 @@ func reference(spec *entry) []byte {
 	for _, section := range later {
 		writeSection(&b, section)
 	}
-	b.WriteString("\n## Accepted, without effect\n\nFiles written for other versions may have these. k0s warns of one that is set.\n\n| field | because |\n|---|---|\n")
+	b.WriteString("\n## Accepted, without effect\n\nFiles written for other versions may have these. k0s warns of one that is set.\n\n| field | type | default | scope, change | because |\n|---|---|---|---|---|\n")
 	for _, e := range gone {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", e.Path, markdown(reason(e)))
+		b.WriteString(cells(e.Path, e.kind(), e.defaultText(), e.scope(), markdown(e.Tag.Get("gone"))+"."+exampleOf(e)))
 	}
 	return b.Bytes()
 }
@@ -71,10 +71,21 @@ func links(sections []*entry) string {
 
 const tableHead = "\n| field | type | default | scope, change | what it is |\n|---|---|---|---|---|\n"
 
+// appendFields adds a field, or all those of a section.
+func appendFields(fields []*entry, e *entry) []*entry {
+	if len(e.children) == 0 {
+		return append(fields, e)
+	}
+	for _, child := range e.children {
+		fields = appendFields(fields, child)
+	}
+	return fields
+}
+
 func collectGone(e *entry, gone *[]*entry) {
 	for _, child := range e.children {
 		if child.status() == "gone" {
-			*gone = append(*gone, child)
+			*gone = appendFields(*gone, child)
 		} else {
 			collectGone(child, gone)
 		}
@@ -120,7 +131,7 @@ func rows(section *entry, prefix string) []string {
 		name := prefix + e.key
 		switch {
 		case itemType(e.Type).Name() == patches && e.live():
-			all = append(all, cells(name, "list of [patches](#patches)", "", e.scope(), markdown(e.doc)))
+			all = append(all, cells(name, "list of [patches](#patches)", "", e.scope(), markdown(e.doc)+exampleOf(e)))
 		case itemType(e.Type).Name() == patches:
 			all = append(all, row(e, name, section))
 		case e.Section && section.live() && (e.status() != "" || hasHeading(e)), e.status() == "gone":
@@ -146,12 +157,16 @@ func row(e *entry, name string, section *entry) string {
 	case e.status() == "never":
 		text = "**Not supported.** " + text
 	case !e.Section:
-		text += " Example: `" + strings.ReplaceAll(e.example(), "|", `\|`) + "`"
+		text += exampleOf(e)
 	}
 	if values := e.Tag.Get("later"); values != "" {
 		text += " Accepted already: `" + strings.ReplaceAll(values, ",", "`, `") + "`."
 	}
 	return cells(name, e.kind(), e.defaultText(), e.scope(), text)
+}
+
+func exampleOf(e *entry) string {
+	return " Example: `" + strings.ReplaceAll(e.example(), "|", `\|`) + "`"
 }
 
 func cells(name, kind, standard, scope, text string) string {
@@ -200,17 +215,4 @@ func writePatches(b *bytes.Buffer, spec *entry) {
 	for _, row := range rows(shown, "") {
 		b.WriteString(row)
 	}
-}
-
-// reason is why a field, or the first one below it, has no effect.
-func reason(e *entry) string {
-	if why := e.Tag.Get("gone"); why != "" {
-		return why
-	}
-	for _, child := range e.children {
-		if why := reason(child); why != "" {
-			return why
-		}
-	}
-	return ""
 }

@@ -119,10 +119,10 @@ func TestFieldExamples(t *testing.T) {
 	}
 	fields := Fields()
 	for _, f := range fields {
-		if f.Section {
+		example, ok := f.Tag.Lookup("example")
+		if f.Section && !ok {
 			continue
 		}
-		example, ok := f.Tag.Lookup("example")
 		if !ok {
 			t.Errorf("%s has no example", f.Path)
 			continue

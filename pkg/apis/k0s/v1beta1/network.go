@@ -93,7 +93,7 @@ type DualStackSpec struct {
 // CoreDNSSpec configures the cluster DNS.
 type CoreDNSSpec struct {
 	// Patches change the manifests of CoreDNS before they are applied.
-	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"restart"`
+	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"restart" example:"[{target: {kind: Deployment, name: coredns}, patch: {type: MergePatch, content: '{spec: {replicas: 3}}'}}]"`
 }
 
 // KubeProxyMode is how kube-proxy programs the kernel.

@@ -161,7 +161,7 @@ type KonnectivitySpec struct {
 // MetricsServerSpec configures metrics-server.
 type MetricsServerSpec struct {
 	// Patches change the manifests of metrics-server before they are applied.
-	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"restart"`
+	Patches []Patch `json:"patches,omitempty" scope:"cluster" change:"restart" example:"[{target: {kind: Deployment, name: metrics-server}, patch: {type: MergePatch, content: '{spec: {replicas: 2}}'}}]"`
 }
 
 // TelemetrySpec is accepted for compatibility.
