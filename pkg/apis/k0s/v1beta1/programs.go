@@ -22,6 +22,9 @@ type Programs interface {
 	// CheckFeatures tells by name what is wrong with values for feature gates that
 	// a component knows, alone and together.
 	CheckFeatures(component string, gates map[string]bool) map[string]string
+	// CheckDataSource tells what is wrong with a data source of kine, without
+	// repeating any of it; empty if nothing is.
+	CheckDataSource(source string) string
 	// CheckKubelet tells what is wrong with settings, as of
 	// [ClusterConfig.KubeletSettings], by the rules of the kubelet. The paths are
 	// those in the settings; empty for all of them.
@@ -67,6 +70,11 @@ func (c *ClusterConfig) validateWith(programs Programs) field.ErrorList {
 		problems := programs.CheckFlags(p.name, valued)
 		for _, name := range slices.Sorted(maps.Keys(problems)) {
 			errs = append(errs, field.Invalid(p.path.Child("extraArgs").Key(name), valued[name], problems[name]))
+		}
+	}
+	if source := c.Spec.Storage.Kine.DataSource; c.Spec.Storage.Type == KineStorage && source != "" {
+		if reason := programs.CheckDataSource(source); reason != "" {
+			errs = append(errs, field.Forbidden(spec.Child("storage", "kine", "dataSource"), reason))
 		}
 	}
 	gates := c.FeatureGatesOf("kubelet")

@@ -58,6 +58,14 @@ func (s stubPrograms) CheckFeatures(component string, gates map[string]bool) map
 	return problems
 }
 
+func (s stubPrograms) CheckDataSource(source string) string {
+	s.ask("data source")
+	if source == "mysql://wrong" {
+		return "cannot be read"
+	}
+	return ""
+}
+
 func (s stubPrograms) CheckKubelet(settings []byte) field.ErrorList {
 	s.ask("kubelet with " + string(settings))
 	var c struct {
@@ -93,6 +101,8 @@ func TestProgramsRefuse(t *testing.T) {
 		{"a flag's value", "spec:\n  scheduler:\n    extraArgs:\n      v: abc\n      vv: abc", "line 4: spec.scheduler.extraArgs[v]: invalid value \"abc\": must be a whole number\n" +
 			"line 5: spec.scheduler.extraArgs[vv]: kube-scheduler has no such flag"},
 		{"flags that are not known", "spec: {storage: {type: kine, kine: {extraArgs: {whatever: x}}}}", ""},
+		{"a data source", "spec: {storage: {type: kine, kine: {dataSource: mysql://wrong}}}", "line 1: spec.storage.kine.dataSource: cannot be read"},
+		{"a data source without effect", "spec: {storage: {kine: {dataSource: mysql://wrong}}}", ""},
 		{"good flags", "spec: {api: {extraArgs: {profiling: \"true\", feature-gates: Common=true}, rawArgs: [--no-such]}}", ""},
 
 		// Feature gates

@@ -64,10 +64,14 @@ type ExternalCluster struct {
 
 // KineSpec configures kine.
 type KineSpec struct {
-	// DataSource is the URL of the database. sqlite, mysql, postgres and nats
-	// are possible. Empty: SQLite in <data-dir>/db/state.db, also when another
-	// data directory was chosen. A password in it never shows in a command
-	// line; mind the mode of k0s.yaml.
+	// DataSource is the URL of the database, in the form that its driver wants.
+	// Such are postgres://user:password@192.0.2.30:5432/k0s?sslmode=verify-full,
+	// mysql://user:password@tcp(192.0.2.30:3306)/k0s,
+	// nats://user:password@192.0.2.30:4222?bucket=k0s and sqlite:///srv/k0s.db.
+	// What is special in a password is percent-encoded (%2F for /), but with
+	// mysql, where it stands as it is. Empty: SQLite in
+	// <data-dir>/db/state.db, also when another data directory was chosen. A
+	// password in it never shows in a command line; mind the mode of k0s.yaml.
 	DataSource string `json:"dataSource,omitempty" scope:"cluster" change:"restart" default:"SQLite in <data-dir>/db/state.db" example:"postgres://k0s:password@192.0.2.30:5432/k0s"`
 	// Args are further arguments of kine.
 	Args `json:",inline" scope:"node"`
