@@ -183,7 +183,8 @@ var flagWants = map[string]string{
 	"bool": "must be true or false", "duration": "must be a duration such as 1m30s", "ip": "must be an IP address",
 	"float32": "must be a number", "float64": "must be a number",
 	"int": "must be a whole number", "int32": "must be a whole number", "int64": "must be a whole number",
-	"uint": "must be a whole number, not negative", "uint32": "must be a whole number, not negative", "uint64": "must be a whole number, not negative",
+	"verbosityLevelPflag": "must be a whole number, not negative",
+	"uint":                "must be a whole number, not negative", "uint32": "must be a whole number, not negative", "uint64": "must be a whole number, not negative",
 }
 
 // Features lists the names of a component's feature gates. All components know all of them: they

@@ -49,8 +49,8 @@ func TestFlags(t *testing.T) {
 
 func TestCheckFlags(t *testing.T) {
 	for _, test := range []struct{ program, flag, value, want string }{
-		{name.KubeAPIServer, "v", "abc", `kube-apiserver refuses it: strconv.ParseUint: parsing "abc": invalid syntax`},
-		{name.KubeAPIServer, "v", "", `kube-apiserver refuses it: strconv.ParseUint: parsing "": invalid syntax`},
+		{name.KubeAPIServer, "v", "abc", "must be a whole number, not negative"},
+		{name.KubeAPIServer, "v", "", "must be a whole number, not negative"},
 		{name.KubeAPIServer, "v", "4", ""},
 		{name.KubeAPIServer, "vmodule", "a=1,b=2", ""},
 		{name.KubeAPIServer, "vmodule", "a", `kube-apiserver refuses it: "a" does not have the pattern=N format`},
