@@ -115,10 +115,12 @@ func TestCheckFlagsHasNoEffect(t *testing.T) {
 	verbosity := klog.V(3).Enabled()
 	before := defaults()
 	for _, program := range programs {
-		for flag := range flagsOf(program) {
-			for _, value := range []string{"", "true", "7", "7s", "a=b", "http://192.0.2.1:7", "192.0.2.1"} {
-				(Programs{}).CheckFlags(program, map[string]string{flag: value})
+		for _, value := range []string{"", "true", "7", "7s", "a=b", "http://192.0.2.1:7", "192.0.2.1"} {
+			values := map[string]string{}
+			for flag := range flagsOf(program) {
+				values[flag] = value
 			}
+			(Programs{}).CheckFlags(program, values)
 		}
 	}
 	after := defaults()
