@@ -367,7 +367,8 @@ func checkKubeletStart(c *kubeletconfig.KubeletConfiguration) field.ErrorList {
 	check("tlsMinVersion", err)
 	_, err = cliflag.TLSCipherSuites(c.TLSCipherSuites)
 	check("tlsCipherSuites", err)
-	if _, err := resource.ParseQuantity(c.ContainerLogMaxSize); err != nil {
+	size, err := resource.ParseQuantity(c.ContainerLogMaxSize)
+	if _, whole := size.AsInt64(); err != nil || !whole {
 		errs = append(errs, field.Invalid(field.NewPath("containerLogMaxSize"), c.ContainerLogMaxSize, "must be a quantity such as 10Mi"))
 	}
 	if netutils.ParseIPSloppy(c.Address) == nil {

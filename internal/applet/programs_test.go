@@ -240,7 +240,8 @@ func TestCheckKubelet(t *testing.T) {
 		{"sizes, addresses and periods", `{"containerLogMaxSize": "10MBB", "address": "300.1.1.1", "syncFrequency": "-5s", "runtimeRequestTimeout": "-1m"}`, []string{
 			"containerLogMaxSize: must be a quantity such as 10Mi", "address: must be an IP address",
 			"runtimeRequestTimeout: must not be negative", "syncFrequency: must not be negative"}},
-		{"what may be negative", `{"volumeStatsAggPeriod": "-1s", "nodeStatusMaxImages": -1, "address": "::", "containerLogMaxSize": "20Mi"}`, nil},
+		{"a part of a byte", `{"containerLogMaxSize": "0.5"}`, []string{"containerLogMaxSize: must be a quantity such as 10Mi"}},
+		{"what may be negative", `{"volumeStatsAggPeriod": "-1s", "nodeStatusMaxImages": -1, "address": "::", "containerLogMaxSize": "-1"}`, nil},
 		{"policy options", `{"cpuManagerPolicy": "static", "cpuManagerPolicyOptions": {"full-pcpus-onl": "true", "strict-cpu-reservation": "x"},
 			"topologyManagerPolicy": "restricted", "topologyManagerPolicyOptions": {"nope": "1"}}`, []string{
 			`cpuManagerPolicyOptions[full-pcpus-onl]: unknown CPU Manager Policy option: "full-pcpus-onl"`,
