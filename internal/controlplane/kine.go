@@ -25,7 +25,7 @@ func kine(o Options) component.Component {
 
 func kineProcess(o Options) (process.Spec, error) {
 	source := dataSource(o.Config.Spec.Storage.Kine.DataSource)
-	spec, err := o.spec(name.Kine, o.Config.Spec.InstallConfig.Users.KineUser, kineArgs(o))
+	spec, err := o.spec(name.Kine, kineUser(o.Config), kineArgs(o))
 	if err != nil {
 		return spec, err
 	}
@@ -49,13 +49,23 @@ func kineProcess(o Options) (process.Spec, error) {
 	return spec, err
 }
 
+// kineUser is who runs kine: unless somebody was chosen, the API server's user, if that is not root.
+func kineUser(config *v1beta1.ClusterConfig) string {
+	users := config.Spec.InstallConfig.Users
+	apiServer, _, err := host.LookupUser(users.KubeAPIServerUser)
+	if err == nil && apiServer.UID != 0 && users.KineUser == v1beta1.Default().Spec.InstallConfig.Users.KineUser {
+		return users.KubeAPIServerUser
+	}
+	return users.KineUser
+}
+
 // CheckKineUser tells whether the API server will be let into kine's socket, as to the users of this host.
 func CheckKineUser(config *v1beta1.ClusterConfig) []v1beta1.Problem {
 	if config.Spec.Storage.Type != v1beta1.KineStorage {
 		return nil
 	}
 	names := config.Spec.InstallConfig.Users
-	kine, _, err := host.LookupUser(names.KineUser)
+	kine, _, err := host.LookupUser(kineUser(config))
 	apiServer, _, apiErr := host.LookupUser(names.KubeAPIServerUser)
 	if err != nil || apiErr != nil {
 		return nil // who needs the user will say so

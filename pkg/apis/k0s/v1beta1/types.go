@@ -135,7 +135,8 @@ type UsersSpec struct {
 	// EtcdUser runs etcd.
 	EtcdUser string `json:"etcdUser" scope:"node" change:"restart" example:"my-etcd"`
 	// KineUser runs kine. Its socket is for this user alone, so that it must be
-	// that of the API server, unless the API server runs as root.
+	// that of the API server, unless that is root. Left out, it is that of the
+	// API server.
 	KineUser string `json:"kineUser" scope:"node" change:"restart" example:"my-kine"`
 	// KonnectivityUser runs the konnectivity server.
 	KonnectivityUser string `json:"konnectivityUser" scope:"node" change:"restart" example:"my-konnectivity"`
