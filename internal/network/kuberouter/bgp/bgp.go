@@ -166,11 +166,12 @@ func (s *Speaker) follow(ctx context.Context, p plan) error {
 		}
 		s.Log.Error("BGP is not as it should be", "error", err)
 	}
+	told := s.speaker.toldByNow() // first: who tells all while it is read is not taken for one who left something out
 	all, err := s.speaker.heard()
 	if err != nil {
 		return err
 	}
-	c := chooser{plan: p, services: s.ServiceNetworks, podNetworks: s.PodNetworks, offered: s.offered, told: s.speaker.hasTold, waiting: s.waiting}
+	c := chooser{plan: p, services: s.ServiceNetworks, podNetworks: s.PodNetworks, offered: s.offered, told: told, waiting: s.waiting}
 	chosen := c.choose(all, s.before)
 	s.before = map[netip.Prefix]routes.Path{}
 	for _, path := range chosen {

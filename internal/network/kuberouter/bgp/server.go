@@ -491,6 +491,17 @@ func (s *speaker) hasTold(address netip.Addr, ago time.Duration) bool {
 	})
 }
 
+// toldByNow is hasTold as it is now, whatever the peers tell from now on.
+func (s *speaker) toldByNow() func(address netip.Addr, ago time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := &speaker{sessions: map[netip.Addr]*session{}}
+	for address, known := range s.sessions {
+		now.sessions[address] = &session{state: known.state, since: known.since, awaited: known.awaited, told: maps.Clone(known.told)}
+	}
+	return now.hasTold
+}
+
 // trouble tells whether there are peers, and none of them is there.
 func (s *speaker) trouble() error {
 	s.mu.Lock()

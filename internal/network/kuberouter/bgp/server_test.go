@@ -241,6 +241,19 @@ func TestDeferral(t *testing.T) {
 	}
 }
 
+// What a peer tells while ways are read does not count: the ways that it told of may not be among them.
+func TestToldByNow(t *testing.T) {
+	peer := netip.MustParseAddr("192.0.2.1")
+	s := &speaker{changed: func() {}, sessions: map[netip.Addr]*session{
+		peer: {state: bgp.BGP_FSM_ESTABLISHED, awaited: []bgp.Family{bgp.RF_IPv4_UC}, told: map[bgp.Family]time.Time{}},
+	}}
+	before := s.toldByNow()
+	s.heardEnd(&apiutil.Path{PeerAddress: peer, Family: bgp.RF_IPv4_UC})
+	if before(peer, 0) || !s.toldByNow()(peer, 0) {
+		t.Error("the state of before has changed, or the new one is not seen")
+	}
+}
+
 // TestPasswords: nothing is said to one who has another, or who is no peer.
 func TestPasswords(t *testing.T) {
 	port := freePort(t)
