@@ -129,7 +129,8 @@ func testRefused(t *testing.T, h *testhost.Host) {
 		{"flag", "spec:\n  api:\n    extraArgs:\n      audit-log-pth: /tmp/audit\n", "default",
 			file + `:4: spec.api.extraArgs[audit-log-pth]: kube-apiserver has no such flag: did you mean "audit-log-path"?`},
 		{"gate", "spec:\n  featureGates:\n  - {name: OpenAPIEnum, enabled: false}\n  - {name: NodeSwap, enabled: false}\n", "default",
-			file + `:3: spec.featureGates[0].name: invalid value "OpenAPIEnum": Kubernetes has no such feature: did you mean "OpenAPIEnums"?`},
+			file + `:3: spec.featureGates[0].name: invalid value "OpenAPIEnum": Kubernetes has no such feature: did you mean "OpenAPIEnums"?` + "\n" +
+				file + ":4: spec.featureGates[1].enabled: invalid value false: is locked: Kubernetes has it always on, leave it out"},
 		{"locked gate", "spec:\n  featureGates:\n  - {name: NodeSwap, enabled: false}\n", "default",
 			file + `:3: spec.featureGates[0].enabled: invalid value false: is locked: Kubernetes has it always on, leave it out`},
 		{"kubelet", "spec:\n  workerProfiles:\n  - name: dense\n    values:\n      maxPod: 1\n      failSwapOn: maybe\n      clusterDNS: [192.0.2.1]\n", "dense",
