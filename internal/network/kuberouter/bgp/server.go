@@ -16,6 +16,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"golang.org/x/sys/unix"
@@ -110,6 +111,9 @@ func (s *speaker) start(ctx context.Context, id identity) error {
 	s.identity, s.peers, s.offers, s.policy, s.policies = id, map[netip.Addr]peer{}, map[netip.Prefix]netip.Addr{}, nil, nil
 	go s.server.Serve()
 	global := &api.Global{Asn: id.asn, RouterId: id.routerID.String(), ListenPort: int32(s.settings.Port)}
+	for _, f := range s.families { // else it makes tables for the thirty that it knows, which take 10 MiB
+		global.Families = append(global.Families, uint32(oc.AfiSafiType(f.String()).ToInt()))
+	}
 	for _, address := range id.listen {
 		global.ListenAddresses = append(global.ListenAddresses, address.String())
 	}

@@ -195,6 +195,23 @@ func TestSpeakers(t *testing.T) {
 }
 
 // TestReflection: two clients know each other by their reflector only.
+// Each table costs 200 KiB, and the library makes one for each family that it knows, unless told of those in use.
+func TestTables(t *testing.T) {
+	port := freePort(t)
+	s := newSpeaking(t, 1, port)
+	s.knows("b", newSpeaking(t, 2, port)) // alone it does not speak
+	s.follow(false)
+	for family, wanted := range map[bgp.Family]bool{bgp.RF_IPv4_UC: true, bgp.RF_IPv6_UC: true, bgp.RF_IPv4_VPN: false, bgp.RF_EVPN: false} {
+		_, err := s.server.GetTable(t.Context(), &api.GetTableRequest{
+			TableType: api.TableType_TABLE_TYPE_GLOBAL,
+			Family:    &api.Family{Afi: api.Family_Afi(family.Afi()), Safi: api.Family_Safi(family.Safi())},
+		})
+		if (err == nil) != wanted {
+			t.Errorf("the table for %s: %v", family, err)
+		}
+	}
+}
+
 func TestReflection(t *testing.T) {
 	port := freePort(t)
 	reflector, one, two := newSpeaking(t, 1, port), newSpeaking(t, 2, port), newSpeaking(t, 3, port)
