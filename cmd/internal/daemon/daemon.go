@@ -93,10 +93,17 @@ func ServeStatus(ctx context.Context, socket string, current func() status.Statu
 	}
 }
 
-// Ready notes that all is ready: unpacking and importing took memory that is not needed again.
+// Ready notes that all is ready: unpacking and importing took memory that is not needed again, and so does what
+// follows, the first pods and the sessions with other nodes.
 func Ready(begin time.Time, log *slog.Logger) {
-	// How much, in percent, the heap may grow from now on between collections.
-	const settledGOGC = 30
+	const (
+		// How much, in percent, the heap may grow from now on between collections.
+		settledGOGC = 30
+		// How long what follows may take.
+		settling = 20 * time.Second
+	)
 	log.Info("k0s is ready", "after", time.Since(begin).Round(time.Millisecond))
-	memory.Settle(0, settledGOGC)
+	for _, after := range []time.Duration{0, settling} {
+		memory.Settle(after, settledGOGC)
+	}
 }
